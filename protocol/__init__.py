@@ -1,0 +1,1 @@
+"""What processes say to each other: records, envelopes, names, keys and transports."""

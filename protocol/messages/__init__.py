@@ -1,0 +1,1 @@
+"""The records that processes exchange, one file per subject."""

@@ -1,0 +1,72 @@
+"""Where a process of the tree is reached: names to paths by rule, so that nobody asks a registry.
+
+A process is named by its path from the root, such as ``data/database``; the root's own path is
+``novacron``. Below the node's run directory it owns::
+
+    data.database.sock   its ZeroMQ endpoint (ipc)
+    data.database.key    its public CURVE key, 40 characters of Z85
+
+The run directory is ``<state>/run``. A Unix socket's path holds at most 107 bytes, so a state
+directory with a long path gets a run directory in /run or /tmp, named by its hash, and
+``<state>/run`` is a symbolic link to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+ROOT = "novacron"
+OPERATOR = "operator"
+SUN_PATH_MAX = 107
+# Longest file name below a run directory: two levels of names, a dot each, and a suffix.
+_FILE_NAME_RESERVE = 48
+_PATH = re.compile(r"[a-z][a-z0-9.-]*(/[a-z][a-z0-9.-]*)*")
+
+
+def is_process_path(text: str) -> bool:
+    """Tell whether ``text`` may name a process."""
+    return _PATH.fullmatch(text) is not None
+
+
+def parent_path(path: str) -> str:
+    """The path of the supervisor above ``path``; the root is its own parent."""
+    return path.rpartition("/")[0] or ROOT
+
+
+def child_path(supervisor_path: str, child_id: str) -> str:
+    """The path of a supervisor's child; the root's children carry no prefix."""
+    return child_id if supervisor_path == ROOT else f"{supervisor_path}/{child_id}"
+
+
+def run_dir(state_dir: Path) -> Path:
+    """The directory of sockets and public keys that belongs to a state directory.
+
+    Args:
+        state_dir: absolute path of the node's state directory.
+    """
+    direct = state_dir / "run"
+    if direct.is_symlink():
+        return direct.readlink()
+    if len(os.fsencode(direct)) + 1 + _FILE_NAME_RESERVE <= SUN_PATH_MAX:
+        return direct
+    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
+    base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")  # noqa: S108 - named by hash, made 0700
+    return base / f"novacron-{digest}"
+
+
+def socket_path(run: Path, path: str) -> Path:
+    """The Unix socket of a process."""
+    return run / f"{path.replace('/', '.')}.sock"
+
+
+def endpoint(run: Path, path: str) -> str:
+    """The ZeroMQ endpoint of a process."""
+    return f"ipc://{socket_path(run, path)}"
+
+
+def key_path(run: Path, path: str) -> Path:
+    """The file that publishes a process's public key."""
+    return run / f"{path.replace('/', '.')}.key"

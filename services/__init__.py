@@ -1,0 +1,1 @@
+"""The platform: one folder per level of the tree, and the tree itself."""

@@ -1,0 +1,1 @@
+"""The child's half: what runs inside a supervised Python process."""

@@ -1,0 +1,1 @@
+"""The decisions of a supervisor: pure state machines without clock, process or socket."""
