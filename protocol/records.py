@@ -149,11 +149,14 @@ def _union_decoder(members: tuple[object, ...]) -> _Decoder:
 
 
 def _record_decoder(cls: type) -> _Decoder:
-    hints = typing.get_type_hints(cls)
-    decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls)}
+    fields = dataclasses.fields(cls)
+    decoders: dict[str, _Decoder] = {}
     required = frozenset(name for name, default in _defaults(cls) if default is dataclasses.MISSING)
 
     def decode(value: object, where: str) -> object:
+        if not decoders:  # at first use, so that a record may nest records of its own class
+            hints = typing.get_type_hints(cls)
+            decoders.update((field.name, _decoder(hints[field.name])) for field in fields)
         if not isinstance(value, Mapping):
             raise _mismatch(where, "a map", value)
         if missing := required - value.keys():
