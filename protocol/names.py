@@ -23,6 +23,7 @@ OPERATOR = "operator"
 SUN_PATH_MAX = 107
 # Longest file name below a run directory: two levels of names, a dot each, and a suffix.
 _FILE_NAME_RESERVE = 48
+_LEVEL_DOT = re.compile(r"\.(?![0-9]+(?:\.|$))")
 _PATH = re.compile(r"[a-z][a-z0-9.-]*(/[a-z][a-z0-9.-]*)*")
 
 
@@ -70,3 +71,11 @@ def endpoint(run: Path, path: str) -> str:
 def key_path(run: Path, path: str) -> Path:
     """The file that publishes a process's public key."""
     return run / f"{path.replace('/', '.')}.key"
+
+
+def path_of_key(file: Path) -> str:
+    """The process whose public key a file of the run directory holds.
+
+    Dots stand for the slashes of a path, except before a number: ``transport.0`` is one name.
+    """
+    return _LEVEL_DOT.sub("/", file.name.removesuffix(".key"))

@@ -108,7 +108,7 @@ class ChildSpec:
         start: ``package.module:Name`` of the class or function; "" for a supervisor.
         type: what ``start`` names.
         settings: plain values handed to the child; may hold secrets, never logged.
-        restart, significant: as in OTP.
+        restart: as in OTP.
         shutdown_s: seconds from the request to stop until SIGKILL; 0 is OTP's brutal_kill and
             None its infinity. OTP's default for a worker is 5 s.
         start_timeout_s: the child must say ready within this time.
@@ -131,7 +131,6 @@ class ChildSpec:
     type: ChildType = ChildType.SERVICE
     settings: dict[str, Plain] = field(default_factory=dict)
     restart: RestartType = RestartType.PERMANENT
-    significant: bool = False
     shutdown_s: float | None = 5.0
     start_timeout_s: float = 30.0
     depends_on: tuple[str, ...] | None = None
@@ -221,8 +220,6 @@ def _validate_child(child: ChildSpec, place: str, preceding: set[str]) -> None:
         raise SpecError(place, f"shutdown_s is {child.shutdown_s}; at least 0, or None")
     if not child.start_timeout_s > 0:
         raise SpecError(place, f"start_timeout_s is {child.start_timeout_s}; more than 0")
-    if child.significant and child.restart is RestartType.PERMANENT:
-        raise SpecError(place, "a permanent child can't be significant")
     if child.liveness is not None and not (
         child.liveness.period_s > 0 and child.liveness.missed_max >= 1
     ):

@@ -1,0 +1,175 @@
+"""ZeroMQ sockets as NovaCron sets them up, and a blocking client for command lines and loops.
+
+A process has one ROUTER for what others ask of it and one DEALER for each process that it asks.
+Nothing queues without bound: a full queue refuses, and the sender is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import zmq
+
+from protocol import envelope, names
+from protocol.codec import MESSAGE_BYTES_MAX
+from protocol.envelope import Envelope, Kind
+from protocol.errors import (
+    AccessDeniedError,
+    CallTimeoutError,
+    PeerUnavailableError,
+    RemoteCallError,
+    RemoteProtocolError,
+)
+from protocol.records import Plain
+from protocol.transports.curve import ZAP_DOMAIN, KeyPair, published_key
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+# Messages that may wait in one direction of one connection. A process that is this far behind is
+# hung, and what it was to receive is answered by deadlines.
+QUEUE_MESSAGES_MAX = 1000
+# A peer's socket appears within milliseconds of its start; look for it often, then less.
+_RECONNECT_FIRST_MS = 5
+_RECONNECT_MAX_MS = 250
+
+
+def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Socket:
+    """Bind the ROUTER of a process; only clients that ZAP admits are heard.
+
+    Args:
+        context: a context with a ZapServer.
+        run: the run directory.
+        path: the process that binds.
+        keys: its key pair.
+    """
+    socket = _socket(context, zmq.ROUTER)
+    socket.curve_server = True
+    socket.curve_secretkey = keys.secret
+    socket.curve_publickey = keys.public
+    socket.zap_domain = ZAP_DOMAIN
+    socket.router_mandatory = True
+    socket.bind(names.endpoint(run, path))
+    # Group members may connect; what they may do there is decided by their key.
+    names.socket_path(run, path).chmod(0o660)
+    return socket
+
+
+def client_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Socket:
+    """Connect a DEALER to a process.
+
+    Raises:
+        PeerUnavailableError: the process has published no key.
+        AccessDeniedError: the run directory may not be read.
+    """
+    server_key = published_key(run, path)
+    socket = _socket(context, zmq.DEALER)
+    socket.curve_serverkey = server_key
+    socket.curve_secretkey = keys.secret
+    socket.curve_publickey = keys.public
+    socket.reconnect_ivl = _RECONNECT_FIRST_MS
+    socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+    socket.connect(names.endpoint(run, path))
+    return socket
+
+
+def _socket(context: Context, kind: int) -> Socket:
+    socket = context.socket(kind)
+    socket.linger = 0
+    socket.sndhwm = QUEUE_MESSAGES_MAX
+    socket.rcvhwm = QUEUE_MESSAGES_MAX
+    socket.maxmsgsize = MESSAGE_BYTES_MAX
+    return socket
+
+
+def reply_body(reply: Envelope, path: str) -> Plain:
+    """The body of a reply; a failure is raised.
+
+    Raises:
+        RemoteCallError: the envelope is a failure.
+    """
+    if reply.kind is Kind.REPLY:
+        return reply.body
+    message = reply.body if isinstance(reply.body, str) else "failed"
+    raise RemoteCallError(f"{path}: {message}", remote_code=reply.name)
+
+
+class SyncClient:
+    """Calls other processes and waits for their replies; one thread, one call at a time.
+
+    Args:
+        run: the run directory.
+        secret_key, public_key: the caller's keys, Z85.
+    """
+
+    def __init__(self, run: Path, *, secret_key: bytes, public_key: bytes) -> None:
+        self._run = run
+        self._keys = KeyPair(public=public_key, secret=secret_key)
+        self._context: Context = zmq.Context(io_threads=1)
+        self._sockets: dict[str, Socket] = {}
+        self._ids = itertools.count(1)
+
+    def call(
+        self,
+        path: str,
+        method: str,
+        body: Plain = None,
+        *,
+        timeout_s: float = 5.0,
+        correlation: str = "",
+    ) -> Plain:
+        """Call a method of a process.
+
+        Raises:
+            PeerUnavailableError: the process is not running.
+            AccessDeniedError: this user may not speak to the node.
+            CallTimeoutError: no reply within ``timeout_s``.
+            RemoteCallError: the method failed.
+        """
+        if not names.socket_path(self._run, path).exists():
+            raise PeerUnavailableError(f"{path} is not running", path=path)
+        socket = self._sockets.get(path)
+        if socket is None:
+            socket = self._sockets[path] = client_socket(self._context, self._run, path, self._keys)
+        number = next(self._ids)
+        timeout_ms = int(timeout_s * 1000)
+        request = Envelope(Kind.CALL, number, method, timeout_ms, correlation, body)
+        socket.send(envelope.encode(request), zmq.DONTWAIT)
+        return reply_body(self._wait_reply(socket, number, path, method, timeout_s), path)
+
+    def _wait_reply(
+        self, socket: Socket, number: int, path: str, method: str, timeout_s: float
+    ) -> Envelope:
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if not socket.poll(int(left_s * 1000) + 1):
+                continue
+            try:
+                reply = envelope.decode(socket.recv(zmq.DONTWAIT))
+            except RemoteProtocolError:
+                continue
+            if reply.id == number and reply.kind in (Kind.REPLY, Kind.FAILURE):
+                return reply
+        # The connection may belong to a process that has gone; the next call makes a new one.
+        self._sockets.pop(path).close()
+        raise CallTimeoutError(
+            f"{path} did not answer {method} within {timeout_s:g} s", path=path, method=method
+        )
+
+    def close(self) -> None:
+        """Close every connection; replies under way are dropped."""
+        for socket in self._sockets.values():
+            socket.close()
+        self._sockets.clear()
+        self._context.term()
+
+
+__all__ = [
+    "AccessDeniedError",
+    "SyncClient",
+    "client_socket",
+    "reply_body",
+    "server_socket",
+]
