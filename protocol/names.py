@@ -58,9 +58,14 @@ def run_dir(state_dir: Path) -> Path:
     return base / f"novacron-{digest}"
 
 
+def file_stem(path: str) -> str:
+    """The path as part of a file name."""
+    return path.replace("/", ".")
+
+
 def socket_path(run: Path, path: str) -> Path:
     """The Unix socket of a process."""
-    return run / f"{path.replace('/', '.')}.sock"
+    return run / f"{file_stem(path)}.sock"
 
 
 def endpoint(run: Path, path: str) -> str:
@@ -70,7 +75,7 @@ def endpoint(run: Path, path: str) -> str:
 
 def key_path(run: Path, path: str) -> Path:
     """The file that publishes a process's public key."""
-    return run / f"{path.replace('/', '.')}.key"
+    return run / f"{file_stem(path)}.key"
 
 
 def path_of_key(file: Path) -> str:

@@ -201,7 +201,7 @@ class ZapServer:
 
     def turn(self) -> None:
         """Answer everything that is waiting; never blocks."""
-        while self.socket.get(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]  # always an int
+        while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self.socket.recv_multipart(zmq.DONTWAIT)
             reply = zap_reply(request, self._directory.path_of)
             if reply is not None:

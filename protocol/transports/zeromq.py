@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
@@ -16,7 +17,6 @@ from protocol import envelope, names
 from protocol.codec import MESSAGE_BYTES_MAX
 from protocol.envelope import Envelope, Kind
 from protocol.errors import (
-    AccessDeniedError,
     CallTimeoutError,
     PeerUnavailableError,
     RemoteCallError,
@@ -82,6 +82,40 @@ def _socket(context: Context, kind: int) -> Socket:
     socket.rcvhwm = QUEUE_MESSAGES_MAX
     socket.maxmsgsize = MESSAGE_BYTES_MAX
     return socket
+
+
+def descriptor(socket: Socket) -> int:
+    """The descriptor that becomes readable when something about the socket may have changed."""
+    return int(socket.get(zmq.FD))
+
+
+def is_readable(socket: Socket) -> bool:
+    """Whether a message is waiting. Asking also makes the descriptor speak up again."""
+    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def receive(socket: Socket) -> list[zmq.Frame] | None:
+    """Take one message without waiting; None when there is none."""
+    try:
+        return socket.recv_multipart(zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return None
+
+
+def send(socket: Socket, frames: Sequence[bytes]) -> bool:
+    """Send one message without waiting; False when the queue is full or the peer has gone."""
+    try:
+        socket.send_multipart(frames, zmq.DONTWAIT)
+    except zmq.ZMQError as exc:
+        if exc.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            raise
+        return False
+    return True
+
+
+def sender(frames: Sequence[zmq.Frame]) -> str:
+    """The path of the process that sent a message to a ROUTER, as its CURVE key proves it."""
+    return str(frames[-1].get("User-Id"))
 
 
 def reply_body(reply: Envelope, path: str) -> Plain:
@@ -164,12 +198,3 @@ class SyncClient:
             socket.close()
         self._sockets.clear()
         self._context.term()
-
-
-__all__ = [
-    "AccessDeniedError",
-    "SyncClient",
-    "client_socket",
-    "reply_body",
-    "server_socket",
-]

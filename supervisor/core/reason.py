@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # What a Python child of ours exits with; a command's codes are its own.
 EXIT_NORMAL = 0
+EXIT_CRASHED = 1
 EXIT_CRITICAL = 100
 EXIT_ESCALATED = 101
 EXIT_DECLINED = 102

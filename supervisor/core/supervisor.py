@@ -86,6 +86,7 @@ class Supervisor:
         self._to_stop: set[str] = set()
         self._final: ExitReason | None = None
         self._actions: list[Action] = []
+        self._stepped_s = 0.0
         self.mode = Mode.IDLE
         self.children: dict[str, Child] = {child.id: Child(child) for child in spec.children}
 
@@ -100,7 +101,12 @@ class Supervisor:
 
     def due_s(self) -> float | None:
         """When the next Tick is needed; None when only an event can change anything."""
-        due = [at for child in self.children.values() if (at := child.due_s) is not None]
+        due = [
+            at
+            for child in self.children.values()
+            # A pause that is over waits for a dependency or a slot, which no Tick can bring.
+            if (at := child.due_s) is not None and (child.is_alive or at > self._stepped_s)
+        ]
         return min(due, default=None)
 
     def step(self, event: Event, *, now_s: float, draw: float) -> list[Action]:
@@ -119,6 +125,7 @@ class Supervisor:
             SpecError: a new specification is invalid; nothing changed.
         """
         self._actions = []
+        self._stepped_s = now_s
         if self.mode is not Mode.FINISHED:
             self._take_in(event, now_s, draw)
             self._pass_deadlines(now_s)
@@ -236,7 +243,7 @@ class Supervisor:
         child.not_before_s = now_s + pause_s
         self._move(child, ChildState.WAITING)
         group = strategy.affected(self._spec.strategy, self._child_specs(), child.spec.id)
-        self._to_stop.update(id for id in group if self.children[id].is_alive)
+        self._to_stop.update(name for name in group if self.children[name].is_alive)
 
     def _retry_degraded(self, child: Child, reason: ExitReason, now_s: float, draw: float) -> None:
         child.failures += 1
@@ -312,11 +319,11 @@ class Supervisor:
             elif child.spec != wanted:
                 self._respecify(child, wanted, now_s)
             self.children[wanted.id] = child
-        for id, child in old.items():
+        for name, child in old.items():
             if child.is_alive:
                 child.removed, child.wanted = True, False
-                self.children[id] = child
-                self._to_stop.add(id)
+                self.children[name] = child
+                self._to_stop.add(name)
 
     def _respecify(self, child: Child, wanted: ChildSpec, now_s: float) -> None:
         old, child.spec = child.spec, wanted

@@ -42,7 +42,7 @@ class MemoryServiceContext:
         self._path = path
         self._settings = dict(settings or {})
         self._peers = {name: dict(methods) for name, methods in (peers or {}).items()}
-        self._log = structlog.get_logger().bind(component=path)
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger(component=path)
         self.events: list[tuple[str, dict[str, Plain]]] = []
         self.health = Health(HealthState.STARTING)
         self.samples: list[MetricSample] = []

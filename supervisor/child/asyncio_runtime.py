@@ -1,0 +1,298 @@
+"""Runs a Service: its asyncio loop, its sockets, and the channel to its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+
+import structlog
+import zmq
+
+from protocol import envelope
+from protocol.envelope import Envelope, Kind
+from protocol.errors import NovacronError, PeerUnavailableError, RemoteProtocolError
+from protocol.messages.control import CheckReport, EventReport, Hello
+from protocol.messages.health import Health, HealthState
+from protocol.messages.metrics import MetricBatch, MetricSample
+from protocol.records import Plain, to_wire
+from protocol.transports import zeromq
+from protocol.transports.curve import KeyDirectory, KeyPair, ZapServer
+from supervisor.child import logs
+from supervisor.child.asyncio_socket import AsyncSocket
+from supervisor.child.main import report_failure
+from supervisor.child.peers import Peers
+from supervisor.child.service import CallHandler, Request, Service
+from supervisor.posix.board import Board
+from supervisor.runtime.launch import Launch
+
+# Calls that run at the same time; a caller beyond them is told so at once.
+CALLS_MAX = 256
+METRICS_PERIOD_S = 5.0
+METRICS_MAX = 2000
+TELEMETRY = "telemetry"
+
+
+def run_service(service: Service, launch: Launch, board: Board) -> int:
+    """Run a service until it is told to stop or fails; returns the exit code."""
+    return asyncio.run(_Runtime(service, launch, board).run())
+
+
+class _Runtime:
+    """The process around one service; the service sees it as its ServiceContext."""
+
+    def __init__(self, service: Service, launch: Launch, board: Board) -> None:
+        self._service = service
+        self._launch = launch
+        self._board = board
+        self._handlers: Mapping[str, CallHandler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._samples: list[MetricSample] = []
+        self._samples_dropped = 0
+        self._health = Health(HealthState.HEALTHY)
+        self._is_ready = False
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+    # -- ServiceContext -------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        return self._launch.path
+
+    @property
+    def settings(self) -> Mapping[str, Plain]:
+        return self._launch.spec.settings
+
+    @property
+    def log(self) -> structlog.typing.FilteringBoundLogger:
+        return self._log
+
+    async def call(
+        self, path: str, method: str, body: Plain = None, *, timeout_s: float = 5.0
+    ) -> Plain:
+        return await self._peers.call(path, method, body, timeout_s)
+
+    async def cast(self, path: str, method: str, body: Plain = None) -> bool:
+        return self._peers.cast(path, method, body)
+
+    def emit(self, name: str, **fields: Plain) -> None:
+        correlation = logs.correlation_id.get()
+        report = EventReport(name=name, component=self.path, fields=fields, correlation=correlation)
+        self._tell("event", report)
+
+    def measure(self, sample: MetricSample) -> None:
+        if len(self._samples) >= METRICS_MAX:
+            self._samples_dropped += 1
+        else:
+            self._samples.append(sample)
+
+    def set_health(self, health: Health) -> None:
+        if health != self._health:
+            self._health = health
+            if self._is_ready:  # until then the supervisor shows it as starting
+                self._tell("health", health)
+
+    def fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Come up, serve, go down."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self._open()
+        self._beat()
+        try:
+            return await self._live()
+        finally:
+            self._close()
+
+    async def _live(self) -> int:
+        try:
+            await self._until_stopped(self._come_up())
+            if not self._stopped.done():
+                await asyncio.wait(
+                    (self._stopped, self._failed), return_when=asyncio.FIRST_COMPLETED
+                )
+            if self._failed.done():
+                await self._failed
+        # Whatever the service raises ends this process with its name on it; a supervisor decides.
+        except Exception as exc:  # noqa: BLE001
+            code = report_failure(self._launch, self._board, exc)
+            await self._go_down()
+            return code
+        await self._go_down()
+        return 0
+
+    async def _come_up(self) -> None:
+        self._tell("hello", Hello(pid=os.getpid(), incarnation=self._launch.incarnation))
+        await self._service.init(self)
+        self._handlers = self._service.calls()
+        self._is_ready = True
+        if self._health.state is not HealthState.HEALTHY:
+            self._tell("health", self._health)
+        self._tell("ready", None)
+        self._loop.call_later(METRICS_PERIOD_S, self._send_metrics)
+
+    async def _until_stopped(self, coming_up: Coroutine[None, None, None]) -> None:
+        """Wait for init, but not longer than until somebody wants us to stop."""
+        task = self._loop.create_task(coming_up)
+        await asyncio.wait((task, self._stopped, self._failed), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _go_down(self) -> None:
+        try:
+            await self._service.terminate()
+        # The process ends either way, and what went wrong must not hide why it ends.
+        except Exception:  # noqa: BLE001
+            self._log.exception("terminate_failed")
+        for task in tuple(self._tasks):
+            task.cancel()
+        self._send_metrics(again=False)
+
+    def _stop(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _beat(self) -> None:
+        self._board.beat(self._launch.slot)
+        liveness = self._launch.spec.liveness
+        if liveness is not None:
+            self._loop.call_later(liveness.period_s, self._beat)
+
+    # -- sockets --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        launch = self._launch
+        run = Path(launch.tree.run_dir)
+        keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
+        self._context: zeromq.Context = zmq.Context(io_threads=1)
+        self._zap = ZapServer(self._context, KeyDirectory(run))
+        self._loop.add_reader(zeromq.descriptor(self._zap.socket), self._zap.turn)
+        self._zap.turn()
+        self._router = AsyncSocket(
+            self._loop,
+            zeromq.server_socket(self._context, run, launch.path, keys),
+            self._take_request,
+        )
+        self._supervisor = AsyncSocket(
+            self._loop,
+            zeromq.client_socket(self._context, run, launch.supervisor_path, keys),
+            self._take_order,
+        )
+        self._peers = Peers(self._loop, self._context, run, keys)
+
+    def _close(self) -> None:
+        self._peers.close()
+        self._router.close()
+        # What was said last, such as the final metrics and health, may still be on its way.
+        self._supervisor.close(linger_ms=100)
+        self._loop.remove_reader(zeromq.descriptor(self._zap.socket))
+        self._zap.close()
+        self._context.term()
+
+    def _tell(self, method: str, body: object) -> None:
+        """Cast to the supervisor; a full queue drops, which the supervisor will notice by itself."""
+        correlation = logs.correlation_id.get()
+        message = Envelope(Kind.CAST, 0, method, 0, correlation, to_wire(body))
+        if not self._supervisor.send([envelope.encode(message)]):
+            self._log.warning("control_queue_full", method=method)
+
+    def _send_metrics(self, *, again: bool = True) -> None:
+        if again:
+            self._loop.call_later(METRICS_PERIOD_S, self._send_metrics)
+        if not self._samples or self.path == TELEMETRY:
+            return
+        batch, self._samples = MetricBatch(tuple(self._samples)), []
+        try:
+            self._peers.cast(TELEMETRY, "metrics", to_wire(batch))
+        except PeerUnavailableError:
+            self._samples_dropped += len(batch.samples)
+        if self._samples_dropped:
+            self._log.warning("metrics_dropped", samples=self._samples_dropped)
+            self._samples_dropped = 0
+
+    # -- what arrives ---------------------------------------------------------------------------
+
+    def _take_order(self, frames: list[zmq.Frame]) -> None:
+        order = envelope.decode(frames[-1].bytes)
+        if order.name == "stop":
+            self._stop()
+        elif order.name == "check" and order.kind is Kind.CALL:
+            self._spawn(self._check(order))
+
+    async def _check(self, order: Envelope) -> None:
+        try:
+            async with asyncio.timeout(order.timeout_ms / 1000):
+                health = await self._service.check()
+        # A probe that fails is a finding about the component, whatever it raised.
+        except Exception as exc:  # noqa: BLE001
+            health = Health(HealthState.UNHEALTHY, str(exc) or type(exc).__name__)
+        report = to_wire(CheckReport(results={self.path: health}))
+        reply = Envelope(Kind.REPLY, order.id, "", 0, order.correlation, report)
+        self._supervisor.send([envelope.encode(reply)])
+
+    def _take_request(self, frames: list[zmq.Frame]) -> None:
+        identity, payload = frames[0].bytes, frames[-1]
+        try:
+            message = envelope.decode(payload.bytes)
+        except RemoteProtocolError as exc:
+            self._log.warning("message_refused", reason=str(exc), caller=zeromq.sender(frames))
+            return
+        caller = zeromq.sender(frames)
+        handler = self._handlers.get(message.name)
+        if message.kind is Kind.CALL and len(self._tasks) >= CALLS_MAX:
+            self._reply(identity, message, Kind.FAILURE, "overloaded", "too many calls at once")
+        elif handler is None:
+            if message.kind is Kind.CALL:
+                reason = f"no method {message.name!r}" if self._is_ready else "still starting"
+                self._reply(identity, message, Kind.FAILURE, "protocol.no_method", reason)
+        elif len(self._tasks) < CALLS_MAX:
+            self._spawn(self._serve(identity, message, handler, caller))
+
+    async def _serve(
+        self, identity: bytes, message: Envelope, handler: CallHandler, caller: str
+    ) -> None:
+        logs.correlation_id.set(message.correlation)
+        is_call = message.kind is Kind.CALL
+        remaining_s = message.timeout_ms / 1000 if is_call else float("inf")
+        request = Request(caller, message.name, message.body, remaining_s)
+        try:
+            async with asyncio.timeout(remaining_s if is_call else None):
+                body = to_wire(await handler(request))
+        except TimeoutError:
+            return  # the caller has given up by now
+        except NovacronError as exc:
+            self._log.info("call_failed", method=message.name, code=exc.code, reason=str(exc))
+            if is_call:
+                self._reply(identity, message, Kind.FAILURE, exc.code, str(exc))
+        # A bug in one method must not end the service for everybody else; it is logged whole.
+        except Exception as exc:  # noqa: BLE001
+            self._log.exception("call_crashed", method=message.name)
+            if is_call:
+                self._reply(identity, message, Kind.FAILURE, "internal", type(exc).__name__)
+        else:
+            if is_call:
+                self._reply(identity, message, Kind.REPLY, "", body)
+
+    def _reply(
+        self, identity: bytes, message: Envelope, kind: Kind, name: str, body: Plain
+    ) -> None:
+        reply = Envelope(kind, message.id, name, 0, message.correlation, body)
+        if not self._router.send([identity, envelope.encode(reply)]):
+            self._log.warning("reply_dropped", method=message.name)
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

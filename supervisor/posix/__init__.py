@@ -1,0 +1,1 @@
+"""Linux processes: forking, reaping, ending whole trees, and what a child's process is set to."""

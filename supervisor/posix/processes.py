@@ -1,0 +1,64 @@
+"""Finding and ending everything below a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Container
+from pathlib import Path
+
+# A racing forker can add processes while we look; each round ends all that it can see.
+_ROUNDS_MAX = 1000
+_ROUND_PAUSE_S = 0.002
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the children of all threads of a process; empty when it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found.extend(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Process ids of everything below a process, parents before their children."""
+    found = children_of(pid)
+    for child in found:  # grows while it is walked
+        found.extend(children_of(child))
+    return found
+
+
+def end_strangers(known: Container[int]) -> int:
+    """End and reap every child of this process that is not known, and all below them.
+
+    A sub-reaper adopts orphans; by definition nobody supervises them any more.
+
+    Args:
+        known: process ids of the children that are left alone.
+
+    Returns:
+        How many were reaped.
+    """
+    reaped = 0
+    for _ in range(_ROUNDS_MAX):
+        strangers = [pid for pid in children_of(os.getpid()) if pid not in known]
+        if not strangers:
+            break
+        for pid in strangers:
+            for below in [pid, *descendants_of(pid)]:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(below, signal.SIGKILL)
+        for pid in strangers:
+            with contextlib.suppress(ChildProcessError):
+                reaped += os.waitpid(pid, os.WNOHANG)[0] != 0
+        time.sleep(_ROUND_PAUSE_S)
+    return reaped
+
+
+def end_descendants() -> None:
+    """End and reap everything below this process, adopted orphans included."""
+    end_strangers(frozenset())

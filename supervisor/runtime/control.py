@@ -1,0 +1,342 @@
+"""The control channel of a supervisor: what children report, and what operators ask for.
+
+Who speaks is known by the CURVE key, never by what a message says. A child's messages count only
+from the connection of its present incarnation; commands are taken from operators alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from protocol import envelope, names
+from protocol.envelope import Envelope, Kind
+from protocol.errors import NovacronError, RemoteProtocolError
+from protocol.messages.control import CheckReport, EventReport, Hello, TreeReport
+from protocol.messages.health import Health, HealthState
+from protocol.records import Plain, from_wire, to_wire
+from protocol.transports import zeromq
+from supervisor.core import events
+from supervisor.core.child import Child, ChildState
+from supervisor.core.spec import SupervisorSpec
+from supervisor.core.supervisor import UnknownChildError
+from supervisor.runtime.processes import Process
+
+if TYPE_CHECKING:
+    from supervisor.runtime.loop import SupervisorLoop
+
+# Messages taken in one turn before everything else gets its own.
+_BURST_MAX = 256
+# Commands and probes that may be under way at once; operators are few.
+_PENDING_MAX = 64
+
+
+class AccessRefusedError(NovacronError):
+    """The caller's key does not allow this call."""
+
+    code = "supervisor.access_refused"
+
+
+class NoSuchChildError(NovacronError):
+    """The supervisor has no child of that id."""
+
+    code = "supervisor.no_such_child"
+
+
+class BusyError(NovacronError):
+    """Too many commands are under way."""
+
+    code = "supervisor.busy"
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a reply goes to, and who asked."""
+
+    identity: bytes
+    path: str
+    message: Envelope
+
+
+@dataclass(slots=True)
+class _Command:
+    caller: Caller
+    child_id: str
+    incarnation: int  # an incarnation above this one is the result of the command
+    deadline_s: float
+
+
+@dataclass(slots=True)
+class _Check:
+    deadline_s: float
+    done: Callable[[CheckReport], None]
+    waiting: dict[str, str]  # identity key of the child -> its path
+    results: dict[str, Health] = field(default_factory=dict)
+
+
+CallTaker = Callable[[Caller], None]
+
+
+class Control:
+    """The ROUTER of one supervisor.
+
+    Args:
+        loop: the supervisor.
+        router: its bound socket.
+
+    Attributes:
+        calls: further calls, by method; each answers through ``reply`` or ``refuse``.
+    """
+
+    def __init__(self, loop: SupervisorLoop, router: zeromq.Socket) -> None:
+        self.router = router
+        self.calls: dict[str, CallTaker] = {
+            "start": lambda caller: self._command(caller, events.StartChild),
+            "stop": lambda caller: self._command(caller, events.StopChild),
+            "restart": lambda caller: self._command(caller, events.RestartChild),
+        }
+        self._loop = loop
+        self._log = structlog.get_logger()
+        self._commands: list[_Command] = []
+        self._checks: dict[int, _Check] = {}
+        self._ids = itertools.count(1)
+
+    # -- receiving ------------------------------------------------------------------------------
+
+    def take(self) -> None:
+        """Take in what has arrived, up to a burst."""
+        for _ in range(_BURST_MAX):
+            frames = zeromq.receive(self.router)
+            if frames is None:
+                return
+            sender = zeromq.sender(frames)
+            try:
+                self._take_message(frames[0].bytes, sender, envelope.decode(frames[-1].bytes))
+            except RemoteProtocolError as exc:
+                self._log.warning("message_refused", sender=sender, reason=str(exc))
+
+    def _take_message(self, identity: bytes, sender: str, message: Envelope) -> None:
+        match message.kind:
+            case Kind.CAST:
+                self._take_cast(identity, sender, message)
+            case Kind.CALL:
+                self._take_call(Caller(identity, sender, message))
+            case Kind.REPLY | Kind.FAILURE:
+                self._take_check_reply(identity, message)
+
+    def _take_cast(self, identity: bytes, sender: str, message: Envelope) -> None:
+        name = self._child_id(sender)
+        process = self._loop.processes.get(name)
+        if process is None:
+            return
+        if message.name == "hello":
+            hello = from_wire(Hello, message.body)
+            if hello.incarnation == process.incarnation:
+                process.identity = identity
+            return
+        if process.identity != identity:
+            return  # a word of a process that has been replaced
+        match message.name:
+            case "ready":
+                self._loop.watch_liveness()
+                self._loop.step(events.BecameReady(name, process.incarnation))
+            case "health":
+                process.health = from_wire(Health, message.body)
+                self._loop.report(name)
+            case "event":
+                self._take_event(sender, from_wire(EventReport, message.body))
+            case "report":
+                self._take_report(sender, from_wire(TreeReport, message.body))
+            case other:
+                self._log.warning("message_unknown", sender=sender, method=other)
+
+    def _take_event(self, sender: str, report: EventReport) -> None:
+        # A process speaks of itself, and a supervisor of those below it.
+        if report.component == sender or report.component.startswith(f"{sender}/"):
+            self._loop.owner.happened(report)
+
+    def _take_report(self, sender: str, report: TreeReport) -> None:
+        for record in report.components:
+            if record.path.startswith(f"{sender}/"):
+                self._loop.take_record(record)
+
+    def _take_call(self, caller: Caller) -> None:
+        taker = self.calls.get(caller.message.name)
+        if taker is None:
+            self.refuse(caller, "protocol.no_method", f"no method {caller.message.name!r}")
+            return
+        try:
+            taker(caller)
+        except NovacronError as exc:
+            self.refuse(caller, exc.code, str(exc))
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def reply(self, caller: Caller, body: Plain) -> None:
+        """Answer a call."""
+        self._answer(caller, Kind.REPLY, "", body)
+
+    def refuse(self, caller: Caller, code: str, sentence: str) -> None:
+        """Answer a call with an error."""
+        self._answer(caller, Kind.FAILURE, code, sentence)
+
+    def send_stop(self, process: Process) -> bool:
+        """Ask a Python child to end; False when it can't be reached."""
+        return self._send_child(process, Envelope(Kind.CAST, 0, "stop", 0, "", None))
+
+    def send_update(self, process: Process, spec: SupervisorSpec) -> bool:
+        """Hand a nested supervisor its new specification; False when it can't be reached."""
+        return self._send_child(process, Envelope(Kind.CAST, 0, "update", 0, "", to_wire(spec)))
+
+    def _answer(self, caller: Caller, kind: Kind, name: str, body: Plain) -> None:
+        message = caller.message
+        reply = Envelope(kind, message.id, name, 0, message.correlation, body)
+        self._send(caller.identity, reply)
+
+    def _send_child(self, process: Process, message: Envelope) -> bool:
+        return process.identity is not None and self._send(process.identity, message)
+
+    def _send(self, identity: bytes, message: Envelope) -> bool:
+        return zeromq.send(self.router, [identity, envelope.encode(message)])
+
+    # -- commands -------------------------------------------------------------------------------
+
+    def _command(
+        self,
+        caller: Caller,
+        make: type[events.StartChild | events.StopChild | events.RestartChild],
+    ) -> None:
+        require_operator(caller)
+        match caller.message.body:
+            case {"id": str(child_id)}:
+                pass
+            case _:
+                raise RemoteProtocolError('the body is {"id": name of a child}')
+        if len(self._commands) >= _PENDING_MAX:
+            raise BusyError("too many commands are under way; try again")
+        child = self._loop.machine.children.get(child_id)
+        before = 0 if child is None else child.incarnation
+        verb = caller.message.name
+        self._loop.owner.happened(
+            EventReport(
+                name=f"operator:{verb}",
+                component=names.child_path(self._loop.path, child_id),
+                fields={"caller": caller.path, "id": child_id},
+                correlation=caller.message.correlation,
+            )
+        )
+        try:
+            self._loop.step(make(child_id))
+        except UnknownChildError:
+            raise NoSuchChildError(f"{self._loop.path} has no child {child_id!r}") from None
+        is_fresh = verb == "restart" or (child is not None and not child.is_alive)
+        incarnation = before if is_fresh else before - 1
+        deadline_s = time.monotonic() + caller.message.timeout_ms / 1000
+        self._commands.append(_Command(caller, child_id, incarnation, deadline_s))
+
+    def _settle_commands(self, now_s: float) -> None:
+        for command in list(self._commands):
+            child = self._loop.machine.children.get(command.child_id)
+            if child is not None and not _is_carried_out(command, child):
+                if command.deadline_s <= now_s:
+                    self._commands.remove(command)  # the caller has given up
+                continue
+            self._commands.remove(command)
+            record = self._loop.records.get(names.child_path(self._loop.path, command.child_id))
+            state, reason = (
+                (HealthState.STOPPED, "gone") if record is None else (record.state, record.reason)
+            )
+            self.reply(command.caller, {"state": state.value, "reason": reason})
+
+    # -- probes ---------------------------------------------------------------------------------
+
+    def check_children(self, timeout_s: float, done: Callable[[CheckReport], None]) -> None:
+        """Probe every child that runs; see SupervisorLoop.check."""
+        if len(self._checks) >= _PENDING_MAX:
+            raise BusyError("too many probes are under way; try again")
+        number = next(self._ids)
+        check = _Check(time.monotonic() + timeout_s, done, {})
+        for name, child in self._loop.machine.children.items():
+            path = names.child_path(self._loop.path, name)
+            process = self._loop.processes.get(name)
+            if child.state is not ChildState.UP or process is None:
+                if child.wanted:
+                    check.results[path] = _health_of(self._loop, path)
+            elif process.identity is None:  # a command: its process is all that can be asked
+                check.results[path] = process.health
+            else:
+                message = Envelope(Kind.CALL, number, "check", int(timeout_s * 1000), "", None)
+                if self._send_child(process, message):
+                    check.waiting[process.identity.hex()] = path
+        self._checks[number] = check
+        self._settle_checks(time.monotonic())
+
+    def _take_check_reply(self, identity: bytes, message: Envelope) -> None:
+        check = self._checks.get(message.id)
+        if check is None or check.waiting.pop(identity.hex(), None) is None:
+            return
+        if message.kind is Kind.REPLY:
+            check.results.update(from_wire(CheckReport, message.body).results)
+        self._settle_checks(time.monotonic())
+
+    def _settle_checks(self, now_s: float) -> None:
+        for number, check in list(self._checks.items()):
+            if check.waiting and check.deadline_s > now_s:
+                continue
+            del self._checks[number]
+            for path in check.waiting.values():
+                check.results[path] = Health(HealthState.UNHEALTHY, "did not answer the probe")
+            check.done(CheckReport(results=check.results))
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def due_s(self) -> float | None:
+        """When ``turn`` is needed next."""
+        due = [command.deadline_s for command in self._commands]
+        due += [check.deadline_s for check in self._checks.values()]
+        return min(due, default=None)
+
+    def turn(self, now_s: float) -> None:
+        """Answer the commands and probes that have come to an end."""
+        if self._commands:
+            self._settle_commands(now_s)
+        if self._checks:
+            self._settle_checks(now_s)
+
+    def close(self) -> None:
+        """Close the socket; last replies get a moment to leave."""
+        self.router.close(linger=50)
+
+    def _child_id(self, sender: str) -> str:
+        return sender.rpartition("/")[2] if names.parent_path(sender) == self._loop.path else ""
+
+
+def require_operator(caller: Caller) -> None:
+    """Refuse a caller that is not an operator.
+
+    Raises:
+        AccessRefusedError: its key is one of the tree's processes.
+    """
+    if caller.path != names.OPERATOR:
+        raise AccessRefusedError(f"{caller.path} may not {caller.message.name}")
+
+
+def _is_carried_out(command: _Command, child: Child) -> bool:
+    if not child.wanted:
+        return not child.is_alive
+    if child.state is ChildState.DEGRADED:
+        return True
+    return child.state is ChildState.UP and child.incarnation > command.incarnation
+
+
+def _health_of(loop: SupervisorLoop, path: str) -> Health:
+    record = loop.records.get(path)
+    return (
+        Health(HealthState.UNHEALTHY, "") if record is None else Health(record.state, record.reason)
+    )

@@ -1,0 +1,54 @@
+"""All that a new process of the tree has to know, as its supervisor hands it over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.core.spec import ChildSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSettings:
+    """What holds for every process of one tree.
+
+    Attributes:
+        run_dir, log_dir: absolute paths; "" as log_dir logs to the standard error stream alone.
+        log_level: debug, info, warning or error.
+        log_bytes_max: a log file is rotated at this size.
+        log_files: rotated files that are kept beside the current one.
+        title: prefix of the process titles.
+    """
+
+    run_dir: str
+    log_dir: str = ""
+    log_level: str = "info"
+    log_bytes_max: int = 10 << 20
+    log_files: int = 5
+    title: str = "novacron"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One process to create.
+
+    Attributes:
+        tree: settings of the tree.
+        spec: what to run.
+        incarnation: which process of the child it is.
+        path, supervisor_path: places in the tree.
+        slot: where it beats on the supervisor's board.
+        public_key, secret_key: its CURVE keys, Z85.
+        tree_secret: from which a nested supervisor derives its children's keys; else empty.
+        notify_socket: where a command says READY=1.
+    """
+
+    tree: TreeSettings
+    spec: ChildSpec
+    incarnation: int
+    path: str
+    supervisor_path: str
+    slot: int
+    public_key: bytes
+    secret_key: bytes
+    tree_secret: bytes = b""
+    notify_socket: str = ""

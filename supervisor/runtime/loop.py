@@ -1,0 +1,446 @@
+"""A supervisor's process: one loop over one state machine.
+
+Everything that can happen arrives as a readable descriptor or as the passing of the one deadline
+that the loop sleeps for: news of children from the launcher, messages on the ROUTER, READY=1 on
+the notify socket, signals. Each becomes an event of the state machine, whose actions are carried
+out at once. Nothing here waits for anything else.
+
+What differs between the root and a nested supervisor is its Owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+import structlog
+import zmq
+
+from protocol import names
+from protocol.messages.control import CheckReport, ComponentRecord, EventReport
+from protocol.transports import zeromq
+from protocol.transports.curve import (
+    KeyDirectory,
+    KeyPair,
+    ZapServer,
+    key_pair,
+    publish,
+    subtree_secret,
+    withdraw,
+)
+from supervisor.core import actions, events
+from supervisor.core.child import ChildState
+from supervisor.core.reason import ExitKind, ExitReason
+from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
+from supervisor.core.supervisor import Mode, Supervisor
+from supervisor.posix import processes as posix_processes
+from supervisor.posix.board import Board
+from supervisor.runtime.control import Control
+from supervisor.runtime.launch import Launch, TreeSettings
+from supervisor.runtime.launcher_client import (
+    ANSWER_TIMEOUT_S,
+    Ended,
+    Launched,
+    LauncherClient,
+    Notice,
+    Refused,
+)
+from supervisor.runtime.processes import Process, component_record, exit_reason
+
+_NOTIFY_BYTES_MAX = 4096
+
+
+class Owner(Protocol):
+    """Whoever runs the loop: the root, or the process of a nested supervisor."""
+
+    def changed(self, record: ComponentRecord) -> None:
+        """A component of the tree below is another one now."""
+
+    def happened(self, report: EventReport) -> None:
+        """Something happened that belongs into the journal."""
+
+    def came_up(self) -> None:
+        """Every child is up, or known to be degraded."""
+
+    def take_signal(self, number: int) -> None:
+        """A signal arrived."""
+
+    def due_s(self) -> float | None:
+        """When ``turn`` is needed next."""
+
+    def turn(self, now_s: float) -> None:
+        """Do what is due; called after every wake-up."""
+
+
+class SupervisorLoop:
+    """Runs one supervisor.
+
+    Args:
+        spec: its children.
+        path: its place in the tree.
+        tree: settings of the tree.
+        secret: its tree secret, 32 bytes.
+        keys: its own key pair.
+        owner: see Owner; set before ``run``.
+        spare: children of this process that are not its business, such as the console.
+    """
+
+    def __init__(
+        self,
+        spec: SupervisorSpec,
+        *,
+        path: str,
+        tree: TreeSettings,
+        secret: bytes,
+        keys: KeyPair,
+        spare: frozenset[int] = frozenset(),
+    ) -> None:
+        self.machine = Supervisor(spec)
+        self.path = path
+        self.tree = tree
+        self.run_dir = Path(tree.run_dir)
+        self.owner: Owner
+        self.final: ExitReason | None = None
+        self.processes: dict[str, Process] = {}
+        self.records: dict[str, ComponentRecord] = {}
+        self._secret = secret
+        self._spare = spare
+        self._log = structlog.get_logger()
+        self._readers: dict[object, Callable[[], None]] = {}
+        self._poller = zmq.Poller()
+        self._launching: dict[str, float] = {}
+        self._next_liveness_s = 0.0
+        # From here the order counts: no thread may exist when the launcher is forked.
+        self._wake = _open_signals()
+        self._board = Board()
+        self._free_slots = list(range(len(spec.children) * 4 + 64, -1, -1))
+        self._title = f"{tree.title}: {path}"
+        self._launcher = LauncherClient(self._board, self._title, fork=True)
+        self.context: zeromq.Context = zmq.Context(io_threads=1)
+        self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
+        publish(self.run_dir, path, keys.public)
+        router = zeromq.server_socket(self.context, self.run_dir, path, keys)
+        self.control = Control(self, router)
+        self._notify = _open_notify(self.notify_path)
+
+    @property
+    def notify_path(self) -> Path:
+        """The socket on which commands say READY=1."""
+        return names.socket_path(self.run_dir, self.path).with_suffix(".notify")
+
+    def watch(self, source: object, take: Callable[[], None]) -> None:
+        """Call ``take`` whenever a socket or descriptor is readable."""
+        self._readers[source] = take
+        self._poller.register(source, zmq.POLLIN)
+
+    def step(self, event: events.Event) -> None:
+        """Hand an event to the state machine and carry out what it wants."""
+        now_s = time.monotonic()
+        for action in self.machine.step(event, now_s=now_s, draw=random.random()):  # noqa: S311 - jitter
+            self._carry_out(action)
+
+    def run(self) -> ExitReason:
+        """Run until the state machine finishes; returns the reason."""
+        self.watch(self._launcher.channel, self._take_notices)
+        self.watch(self.control.router, self.control.take)
+        self.watch(self._zap.socket, self._zap.turn)
+        self.watch(self._notify, self._take_notify)
+        self.watch(self._wake, self._take_signals)
+        self._launcher.preload(
+            name for child in self.machine.spec.children for name in child.preload
+        )
+        try:
+            self.step(events.Begin())
+            while self.final is None:
+                self._turn()
+        finally:
+            self._close()
+        return self.final
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for source, _flags in self._poller.poll(self._timeout_ms()):
+            take = self._readers.get(source) or self._reader_of_fd(source)
+            take()
+        now_s = time.monotonic()
+        due_s = self.machine.due_s()
+        if due_s is not None and due_s <= now_s:
+            self.step(events.Tick())
+        if self._next_liveness_s <= now_s:
+            self._check_liveness(now_s)
+        if self._launching and min(self._launching.values()) + ANSWER_TIMEOUT_S <= now_s:
+            self._launching.clear()
+            self._log.error("launcher_hangs", timeout_s=ANSWER_TIMEOUT_S)
+            self._launcher.kill()
+        self.control.turn(now_s)
+        self.owner.turn(now_s)
+
+    def _reader_of_fd(self, descriptor: object) -> Callable[[], None]:
+        # zmq.Poller reports plain sockets by their descriptor.
+        for source, take in self._readers.items():
+            if isinstance(source, socket.socket) and source.fileno() == descriptor:
+                return take
+        raise AssertionError(f"nobody reads {descriptor!r}")
+
+    def _timeout_ms(self) -> int:
+        due = [
+            self.machine.due_s(),
+            self._next_liveness_s,
+            self.control.due_s(),
+            self.owner.due_s(),
+            min(self._launching.values()) + ANSWER_TIMEOUT_S if self._launching else None,
+        ]
+        next_s = min(at for at in due if at is not None)
+        return max(0, min(60_000, int((next_s - time.monotonic()) * 1000) + 1))
+
+    # -- actions --------------------------------------------------------------------------------
+
+    def _carry_out(self, action: actions.Action) -> None:
+        match action:
+            case actions.Spawn():
+                self._spawn(action.spec, action.incarnation)
+            case actions.AskStop():
+                self._ask_stop(action.id)
+            case actions.Abort():
+                self._log.error("child_unresponsive", child=action.id)
+                self._signal(action.id, signal.SIGABRT)
+            case actions.Kill():
+                self._signal(action.id, signal.SIGKILL)
+            case actions.Update():
+                self.control.send_update(self.processes[action.id], action.spec)
+            case actions.Changed():
+                self.report(action.id)
+            case actions.AllUp():
+                self.owner.came_up()
+            case actions.Finish():
+                self.final = action.reason
+            case _:
+                assert_never(action)
+
+    def _spawn(self, spec: ChildSpec, incarnation: int) -> None:
+        path = names.child_path(self.path, spec.id)
+        keys = key_pair(self._secret, spec.id)
+        publish(self.run_dir, path, keys.public)
+        slot = self._free_slots.pop()
+        self._board.clear(slot)
+        is_supervisor = spec.type is ChildType.SUPERVISOR
+        launch = Launch(
+            tree=self.tree,
+            spec=spec,
+            incarnation=incarnation,
+            path=path,
+            supervisor_path=self.path,
+            slot=slot,
+            public_key=keys.public,
+            secret_key=keys.secret,
+            tree_secret=subtree_secret(self._secret, spec.id) if is_supervisor else b"",
+            notify_socket=str(self.notify_path),
+        )
+        self.processes[spec.id] = Process(incarnation=incarnation, slot=slot)
+        self._launching[spec.id] = time.monotonic()
+        self._launcher.launch(launch)
+
+    def _ask_stop(self, name: str) -> None:
+        process, spec = self.processes[name], self.machine.children[name].spec
+        if process.identity is not None and self.control.send_stop(process):
+            return
+        number = signal.SIGTERM
+        if spec.type is ChildType.COMMAND:
+            number = signal.Signals[spec.stop_signal]
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        if (process := self.processes.get(name)) is not None:
+            process.send_signal(number)
+
+    def report(self, name: str) -> None:
+        """Tell the owner what a child is like now."""
+        child = self.machine.children.get(name)
+        path = names.child_path(self.path, name)
+        if child is not None:
+            self.take_record(component_record(self.path, child, self.processes.get(name)))
+        elif (known := self.records.get(path)) is not None:
+            withdraw(self.run_dir, path)
+            self.take_record(_removed(known))
+
+    def take_record(self, record: ComponentRecord) -> None:
+        """Remember and pass on what a component below is like now."""
+        if self.records.get(record.path) == record:
+            return
+        if record.removed:
+            self.records.pop(record.path, None)
+        else:
+            self.records[record.path] = record
+        self.owner.changed(record)
+
+    # -- what arrives ---------------------------------------------------------------------------
+
+    def _take_notices(self) -> None:
+        try:
+            for notice in self._launcher.notices():
+                self._take_notice(notice)
+        except ConnectionError:
+            self._replace_launcher()
+
+    def _take_notice(self, notice: Notice) -> None:
+        process = self.processes.get(notice.id)
+        if process is None or process.incarnation != notice.incarnation:
+            if isinstance(notice, Launched):
+                os.close(notice.pidfd)
+            return
+        self._launching.pop(notice.id, None)
+        match notice:
+            case Launched():
+                process.pid, process.pidfd = notice.pid, notice.pidfd
+                self.step(events.Spawned(notice.id, notice.incarnation, notice.pid))
+                self.report(notice.id)
+                child = self.machine.children.get(notice.id)
+                if child is not None and child.state is ChildState.STOPPING:
+                    self._ask_stop(notice.id)  # it was asked to end before it existed
+            case Ended():
+                reason = exit_reason(notice.code, self._board.last_words(process.slot))
+                self._end_process(notice.id, process, reason)
+            case Refused():
+                reason = ExitReason(kind=ExitKind.START_FAILED, detail=notice.reason)
+                self._end_process(notice.id, process, reason)
+
+    def _end_process(self, name: str, process: Process, reason: ExitReason) -> None:
+        process.close()
+        self._free_slots.append(process.slot)
+        del self.processes[name]
+        path = names.child_path(self.path, name)
+        for known in [known for known in self.records if known.startswith(f"{path}/")]:
+            self.take_record(_removed(self.records[known]))
+        self.step(events.Exited(name, process.incarnation, reason))
+        child = self.machine.children.get(name)
+        final = reason if child is None or child.last_exit is None else child.last_exit
+        self.owner.happened(
+            EventReport(
+                name="component:exited",
+                component=path,
+                fields={
+                    "kind": final.kind.value,
+                    "reason": final.detail,
+                    "code": final.code,
+                    "restarts": 0 if child is None else child.restarts,
+                },
+            )
+        )
+
+    def _replace_launcher(self) -> None:
+        """The launcher is gone, and so are its children; another one takes its place."""
+        self._log.error("launcher_ended", pid=self._launcher.pid)
+        self._poller.unregister(self._launcher.channel)
+        del self._readers[self._launcher.channel]
+        self._launcher.end()
+        posix_processes.end_strangers(self._spare)
+        if self.machine.mode is not Mode.FINISHED:
+            self._launcher = LauncherClient(self._board, self._title, fork=False)
+            self.watch(self._launcher.channel, self._take_notices)
+        self._launching.clear()
+        lost = ExitReason(kind=ExitKind.KILLED, detail="its launcher ended")
+        for name, process in list(self.processes.items()):
+            words = self._board.last_words(process.slot)
+            self._end_process(name, process, lost if words is None else exit_reason(1, words))
+
+    def _take_notify(self) -> None:
+        while True:
+            try:
+                data, ancillary, _flags, _address = self._notify.recvmsg(
+                    _NOTIFY_BYTES_MAX, socket.CMSG_SPACE(12)
+                )
+            except BlockingIOError:
+                return
+            if b"READY=1" not in data.split(b"\n"):
+                continue
+            for _level, _kind, credentials in ancillary:
+                self._take_ready(int.from_bytes(credentials[:4], "little"))
+
+    def _take_ready(self, pid: int) -> None:
+        for name, process in self.processes.items():
+            if process.pid == pid:
+                self.step(events.BecameReady(name, process.incarnation))
+                return
+
+    def _take_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in self._wake.recv(4096):
+                if number == signal.SIGCHLD:
+                    self._reap()
+                else:
+                    self.owner.take_signal(number)
+
+    def _reap(self) -> None:
+        """Collect what ended: the launcher's end shows on its channel, all else are strangers."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    # -- health ---------------------------------------------------------------------------------
+
+    def _check_liveness(self, now_s: float) -> None:
+        next_s = now_s + 60.0
+        for name, child in list(self.machine.children.items()):
+            liveness, process = child.spec.liveness, self.processes.get(name)
+            if liveness is None or process is None or child.up_s is None:
+                continue
+            last_s = max(child.up_s, self._board.last_beat_s(process.slot) or 0.0)
+            due_s = last_s + liveness.period_s * liveness.missed_max
+            if due_s <= now_s:
+                self.step(events.StoppedBeating(name, process.incarnation))
+            else:
+                next_s = min(next_s, due_s)
+        self._next_liveness_s = next_s
+
+    def watch_liveness(self) -> None:
+        """A child has come up; look at its beats in time."""
+        self._next_liveness_s = 0.0
+
+    def check(self, timeout_s: float, done: Callable[[CheckReport], None]) -> None:
+        """Ask every child how it is, now; ``done`` gets what was answered within the time."""
+        self.control.check_children(timeout_s, done)
+
+    def _close(self) -> None:
+        self._launcher.end()
+        self._notify.close()
+        self.notify_path.unlink(missing_ok=True)
+        for name in self.machine.children:
+            withdraw(self.run_dir, names.child_path(self.path, name))
+        self.control.close()
+        self._zap.close()
+
+
+def _open_signals() -> socket.socket:
+    """Deliver signals as bytes on a socket, so that they are one more thing to poll."""
+    read, write = socket.socketpair()
+    read.settimeout(0)
+    write.settimeout(0)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: None)
+    signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+    return read
+
+
+def _open_notify(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.settimeout(0)
+    notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    notify.bind(str(path))
+    # Any account of the tree may write; the kernel says which process it was.
+    path.chmod(0o666)
+    return notify
+
+
+def _removed(record: ComponentRecord) -> ComponentRecord:
+    return dataclasses.replace(record, removed=True)

@@ -1,0 +1,370 @@
+"""The root of a tree: boot phases, journal, status, signals, and the service manager above."""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from protocol import names
+from protocol.errors import NovacronError
+from protocol.messages.control import CheckReport, ComponentRecord, EventReport
+from protocol.messages.health import HealthState
+from protocol.messages.journal import JournalPage, JournalQuery
+from protocol.messages.status import SCHEMA, NodeStatus, PlatformStatus, Verdict
+from protocol.records import Plain, from_wire, to_wire
+from protocol.transports.curve import KeyPair, key_pair, write_operator_key
+from supervisor.boot import phases
+from supervisor.boot.phases import PhaseEnded, PhaseTracker, components_by_path
+from supervisor.core import events
+from supervisor.core.reason import ExitKind, ExitReason
+from supervisor.core.spec import FailureClass, SupervisorSpec
+from supervisor.core.supervisor import Mode
+from supervisor.posix import prctl
+from supervisor.runtime.control import Caller
+from supervisor.runtime.journal import Journal
+from supervisor.runtime.launch import TreeSettings
+from supervisor.runtime.loop import SupervisorLoop
+from supervisor.runtime.notify import ServiceManager
+from supervisor.runtime.status import component_status, memory_bytes, verdict_of
+
+EXIT_OK = 0
+EXIT_PREFLIGHT = 1
+EXIT_CONFIGURATION = 2
+EXIT_DATABASE = 3
+EXIT_CORE = 4
+EXIT_ESCALATED = 5
+EXIT_HEALTH = 6
+EXIT_WRONG_ENVIRONMENT = 78
+
+VALIDATION_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootSettings:
+    """What the root is told about the node.
+
+    Attributes:
+        name, version, node_id, environment, roles, state_dir: shown in the status.
+        started_s: monotonic time at which the program was executed.
+        phase_ends_s: monotonic ends of the phases before the tree, in order.
+        shutdown_timeout_s: a stop that takes longer ends with SIGKILL.
+        addresses: what listens where, for people; part of init:complete.
+    """
+
+    name: str
+    version: str
+    node_id: str
+    environment: str
+    roles: tuple[str, ...]
+    state_dir: str
+    started_s: float
+    phase_ends_s: tuple[float, ...]
+    shutdown_timeout_s: float
+    addresses: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """A new specification and what changed, as dotted keys of the configuration."""
+
+    spec: SupervisorSpec
+    changed: tuple[str, ...]
+
+
+Reload = Callable[[], Reloaded]
+
+
+def run_root(
+    spec: SupervisorSpec,
+    settings: RootSettings,
+    tree: TreeSettings,
+    *,
+    reload: Reload,
+    spare: frozenset[int] = frozenset(),
+) -> int:
+    """Run a tree until it is told to stop or fails; returns the program's exit code.
+
+    Args:
+        spec: the root's children.
+        settings: see RootSettings.
+        tree: settings of all processes.
+        reload: reads the configuration again; raises NovacronError when it is invalid.
+        spare: children of this process that are none of the tree's business.
+    """
+    return _Root(spec, settings, tree, reload, spare).run()
+
+
+class _Root:
+    def __init__(
+        self,
+        spec: SupervisorSpec,
+        settings: RootSettings,
+        tree: TreeSettings,
+        reload: Reload,
+        spare: frozenset[int],
+    ) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._log = structlog.get_logger()
+        self._manager = ServiceManager(os.environ)
+        self._journal = Journal(boot_id=secrets.token_hex(8))
+        self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
+        self._order = list(components_by_path(spec))
+        self._stop_by_s: float | None = None
+        self._next_watchdog_s = 0.0 if self._manager.watchdog_period_s else None
+        self._booted_s: float | None = None
+        prctl.become_subreaper()
+        secret = secrets.token_bytes(32)
+        run = Path(tree.run_dir)
+        write_operator_key(run, key_pair(secret, f"{names.OPERATOR}\0"))
+        keys: KeyPair = key_pair(secret, f"{names.ROOT}\0")
+        self._loop = SupervisorLoop(
+            spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, spare=spare
+        )
+        self._loop.owner = self
+        self._loop.control.calls.update(
+            status=self._take_status, journal=self._take_journal, boot=self._take_boot
+        )
+
+    def run(self) -> int:
+        """Boot, serve, stop."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # the loop makes no cycles; what the state machine keeps is bounded
+        for number, end_s in enumerate(self._settings.phase_ends_s):
+            self._phase_ended(self._phases.end_early(number, end_s))
+        self._manager.status(self._phase_sentence())
+        final = self._loop.run()
+        return self._conclude(final)
+
+    # -- Owner ----------------------------------------------------------------------------------
+
+    def changed(self, record: ComponentRecord) -> None:
+        """A component is another one now."""
+        if not record.removed and record.path not in self._order:
+            self._order.append(record.path)
+        fields: dict[str, Plain] = {
+            "state": "removed" if record.removed else record.state.value,
+            "reason": record.reason,
+            "pid": record.pid,
+            "restarts": record.restarts,
+            "phase": record.phase,
+            "level": record.level,
+            "failure": record.failure,
+        }
+        self._note("component:state", record.path, fields)
+        for ended in self._phases.update(record, time.monotonic()):
+            self._phase_ended(ended)
+        if self._loop.machine.mode is Mode.BOOTING:
+            self._manager.status(self._phase_sentence())
+
+    def happened(self, report: EventReport) -> None:
+        """Something happened in the tree."""
+        self._note_report(report)
+
+    def came_up(self) -> None:
+        """All components are settled; phase 6 asks each how it is."""
+        self._loop.check(VALIDATION_TIMEOUT_S, self._validate)
+
+    def take_signal(self, number: int) -> None:
+        """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads."""
+        if number == signal.SIGHUP:
+            self._reload_now()
+        elif self._stop_by_s is None:
+            self._stop(signal.Signals(number).name)
+        else:
+            self._stop_by_s = 0.0
+
+    def due_s(self) -> float | None:
+        """The nearest of the root's own deadlines."""
+        due = (self._journal.due_s(), self._stop_by_s, self._next_watchdog_s)
+        return min((at for at in due if at is not None), default=None)
+
+    def turn(self, now_s: float) -> None:
+        """Answer journal readers, feed the watchdog, end a stop that takes too long."""
+        self._journal.turn(now_s)
+        if self._next_watchdog_s is not None and self._next_watchdog_s <= now_s:
+            assert self._manager.watchdog_period_s is not None
+            self._next_watchdog_s = now_s + self._manager.watchdog_period_s
+            self._manager.watchdog()
+        if self._stop_by_s is not None and self._stop_by_s <= now_s:
+            self._log.error("stop_took_too_long", timeout_s=self._settings.shutdown_timeout_s)
+            self._loop.final = ExitReason(kind=ExitKind.SHUTDOWN, detail="stop took too long")
+
+    # -- boot -----------------------------------------------------------------------------------
+
+    def _phase_ended(self, ended: PhaseEnded) -> None:
+        fields: dict[str, Plain] = {
+            "phase": ended.number,
+            "phase_name": phases.NAMES[ended.number],
+            "duration_s": round(ended.duration_s, 6),
+        }
+        if ended.number == phases.HEALTH:
+            self._booted_s = time.monotonic() - self._settings.started_s
+            fields["boot_s"] = round(self._booted_s, 6)
+            fields["addresses"] = self._settings.addresses
+        self._note(phases.EVENTS[ended.number], names.ROOT, fields)
+
+    def _validate(self, report: CheckReport) -> None:
+        if self._loop.machine.mode is not Mode.RUNNING:
+            return
+        for path, health in report.results.items():
+            record = self._loop.records.get(path)
+            is_critical = record is not None and record.failure == FailureClass.CRITICAL.value
+            if health.state is HealthState.UNHEALTHY and is_critical:
+                reason = ExitReason(
+                    kind=ExitKind.CRITICAL,
+                    detail=f"health validation: {health.reason}",
+                    code="supervisor.health_validation",
+                    origin=path,
+                    phase=phases.HEALTH,
+                )
+                self._loop.step(events.StopAll(reason))
+                return
+        for ended in self._phases.validated(time.monotonic()):
+            self._phase_ended(ended)
+        self._manager.ready()
+        self._manager.status(self._status_sentence())
+
+    def _phase_sentence(self) -> str:
+        current = self._phases.current
+        waiting = ", ".join(self._phases.waiting_for())
+        return f"phase {current.number} {current.name}" + (f": {waiting}" if waiting else "")
+
+    def _status_sentence(self) -> str:
+        verdict, reason = self._verdict()
+        return verdict.value.replace("_", " ") + (f": {reason}" if reason else "")
+
+    # -- stop and reload ------------------------------------------------------------------------
+
+    def _stop(self, cause: str) -> None:
+        self._stop_by_s = time.monotonic() + self._settings.shutdown_timeout_s
+        self._manager.stopping()
+        self._note("node:stopping", names.ROOT, {"cause": cause})
+        self._loop.step(events.StopAll(ExitReason(kind=ExitKind.SHUTDOWN, detail=cause)))
+
+    def _reload_now(self) -> None:
+        self._manager.reloading()
+        try:
+            reloaded = self._reload()
+            self._loop.step(events.Reconfigure(reloaded.spec))
+        except (NovacronError, ValueError) as exc:
+            self._log.error("reload_refused", reason=str(exc))
+            self._note("node:reload-refused", names.ROOT, {"reason": str(exc)})
+        else:
+            self._order = list(components_by_path(reloaded.spec))
+            self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
+        self._manager.ready()
+
+    def _conclude(self, final: ExitReason) -> int:
+        code = exit_code(final)
+        if code != EXIT_OK:
+            event = "init:failed" if self._booted_s is None else "node:failed"
+            fields: dict[str, Plain] = {
+                "phase": final.phase,
+                "origin": final.origin,
+                "reason": final.detail,
+                "code": final.code,
+                "exit_code": code,
+            }
+            self._note(event, names.ROOT, fields)
+        else:
+            self._note("node:stopped", names.ROOT, {"reason": final.detail})
+        return code
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    def _take_status(self, caller: Caller) -> None:
+        match caller.message.body:
+            case {"memory": True}:
+                with_memory = True
+            case _:
+                with_memory = False
+        self._loop.control.reply(caller, to_wire(self._status(with_memory=with_memory)))
+
+    def _take_journal(self, caller: Caller) -> None:
+        query = from_wire(JournalQuery, caller.message.body or {})
+
+        def answer(page: JournalPage) -> None:
+            self._loop.control.reply(caller, to_wire(page))
+
+        # The answer has to be there before the caller stops waiting for it.
+        patience_s = max(0.0, caller.message.timeout_ms / 1000 - 0.5)
+        if query.wait_s > patience_s:
+            query = JournalQuery(since=query.since, limit=query.limit, wait_s=patience_s)
+        self._journal.read(query, time.monotonic(), answer)
+
+    def _take_boot(self, caller: Caller) -> None:
+        self._loop.control.reply(caller, to_wire(self._phases.report(time.monotonic())))
+
+    def _status(self, *, with_memory: bool) -> NodeStatus:
+        now_s = time.monotonic()
+        verdict, reason = self._verdict()
+        components = tuple(
+            component_status(
+                record,
+                now_s=now_s,
+                memory_bytes=memory_bytes(record.pid) if with_memory and record.pid else None,
+            )
+            for record in self._records()
+        )
+        return NodeStatus(
+            schema=SCHEMA,
+            verdict=verdict,
+            reason=reason,
+            platform=self._platform(now_s),
+            phase=self._phases.current,
+            components=components,
+        )
+
+    def _platform(self, now_s: float) -> PlatformStatus:
+        settings = self._settings
+        uptime_s = now_s - settings.started_s
+        return PlatformStatus(
+            name=settings.name,
+            version=settings.version,
+            node_id=settings.node_id,
+            environment=settings.environment,
+            roles=settings.roles,
+            pid=os.getpid(),
+            state_dir=settings.state_dir,
+            started_s=time.time() - uptime_s,
+            uptime_s=uptime_s,
+            boot_s=self._booted_s,
+        )
+
+    def _records(self) -> list[ComponentRecord]:
+        known = self._loop.records
+        return [known[path] for path in self._order if path in known]
+
+    def _verdict(self) -> tuple[Verdict, str]:
+        return verdict_of(self._records(), is_booted=self._booted_s is not None)
+
+    # -- journal --------------------------------------------------------------------------------
+
+    def _note(self, name: str, component: str, fields: dict[str, Plain]) -> None:
+        self._note_report(EventReport(name=name, component=component, fields=fields))
+
+    def _note_report(self, report: EventReport) -> None:
+        record = self._journal.append(report, time.time())
+        self._log.info("journal", record=to_wire(record))
+        if self._booted_s is not None and report.name == "component:state":
+            self._manager.status(self._status_sentence())
+
+
+def exit_code(final: ExitReason) -> int:
+    """The program's exit code for the root's end."""
+    if final.kind in (ExitKind.SHUTDOWN, ExitKind.NORMAL):
+        return EXIT_OK
+    if final.kind is ExitKind.ESCALATED:
+        return EXIT_ESCALATED
+    by_phase = {phases.DATABASE: EXIT_DATABASE, phases.HEALTH: EXIT_HEALTH}
+    return by_phase.get(final.phase, EXIT_CORE)
