@@ -1,0 +1,1 @@
+"""The commands of novacronctl, one per file; each is imported only when it is run."""
