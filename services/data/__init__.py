@@ -1,0 +1,1 @@
+"""The data level: PostgreSQL, Redis, and what the platform keeps in them."""

@@ -1,0 +1,255 @@
+"""The process ``data/database``: PostgreSQL for the node, and what is kept in it.
+
+Calls (bodies and replies as plain values):
+
+    checkpoint.save     {"component", "version", "state"} -> {}
+    checkpoint.restore  {"component"} -> {"version", "state", "created_s"} or null
+    health.nodes        nothing -> [NodeEntry]: the nodes that share the database
+    health.components   {"node_id"} or nothing -> [ComponentEntry]: as the health table has them
+    database.status     nothing -> DatabaseStatus
+
+Events: ``database:connected`` (migrations, duration_s), ``database:lost`` (reason),
+``database:recovered`` (duration_s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Coroutine, Mapping
+
+from protocol.messages.health import HEALTHY, Health, HealthState
+from protocol.messages.journal import JournalPage
+from protocol.messages.metrics import MetricKind, MetricSample
+from protocol.names import OPERATOR, ROOT
+from protocol.records import Plain, from_wire, to_wire
+from services.data import checkpoints, health_table, migrations
+from services.data.checkpoints import RestoreRequest, SaveRequest
+from services.data.errors import DatabaseUnavailableError
+from services.data.health_table import HealthWriter
+from services.data.journal_reader import follow, read_status
+from services.data.model import DatabaseSettings
+from services.data.postgres import Connection, Database
+from supervisor.child.service import (
+    CallHandler,
+    CriticalError,
+    Request,
+    Service,
+    ServiceContext,
+)
+
+# Who may read every component's checkpoint.
+_FREE_CALLERS = frozenset({OPERATOR, ROOT})
+# Pause before a page is written again that the server did not take.
+_WRITE_PAUSE_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseStatus:
+    """What ``database.status`` answers.
+
+    Attributes:
+        is_connected: False between a loss and the next connection.
+        schema: number of the newest migration.
+        losses: since the process started.
+        pool: psycopg_pool's counters.
+    """
+
+    is_connected: bool
+    schema: int
+    losses: int
+    pool: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentsQuery:
+    """Body of ``health.components``; "" is the own node."""
+
+    node_id: str = ""
+
+
+class DatabaseService(Service):
+    """Connects with retry, migrates, writes the health table, keeps checkpoints."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._losses = 0
+
+    async def init(self, context: ServiceContext) -> None:
+        """Connect and migrate; the first connection is used as soon as it is there.
+
+        Raises:
+            CriticalError: refused, unreachable, or a schema that is not ours.
+        """
+        self._context = context
+        self._settings = from_wire(DatabaseSettings, context.settings)
+        self._known = migrations.load()
+        self._applied = 0
+        self._database = Database(
+            self._settings.postgres,
+            application=f"novacron {self._settings.node_id} {context.path}",
+            timeout_s=self._settings.operation_timeout_s,
+        )
+        self._writer = HealthWriter(
+            node_id=self._settings.node_id,
+            environment=self._settings.environment,
+            roles=self._settings.roles,
+        )
+        started = time.monotonic()
+        await self._connect()
+        duration_s = time.monotonic() - started
+        context.emit("database:connected", migrations=self._applied, duration_s=duration_s)
+        self._spawn(self._stay_connected())
+        self._spawn(follow(context, self._write_page))
+
+    def calls(self) -> Mapping[str, CallHandler]:
+        """See the head of the file."""
+        return {
+            "checkpoint.save": self._save,
+            "checkpoint.restore": self._restore,
+            "health.nodes": self._nodes,
+            "health.components": self._components,
+            "database.status": self._status,
+        }
+
+    async def check(self) -> Health:
+        """Ask the server for a 1, within the settings' deadline."""
+        timeout_s = self._settings.check_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s), self._database.session() as connection:
+                await connection.execute("SELECT 1")
+        except TimeoutError:
+            return Health(HealthState.UNHEALTHY, f"PostgreSQL gives no answer in {timeout_s:g} s")
+        except DatabaseUnavailableError as exc:
+            return Health(HealthState.UNHEALTHY, str(exc))
+        return HEALTHY
+
+    async def terminate(self) -> None:
+        """Note in the table that the node is down if all of it stops, and disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer.is_stopping and self._database.is_connected:
+            try:
+                async with self._database.session() as connection:
+                    await self._writer.write_stopped(connection)
+            except DatabaseUnavailableError as exc:
+                self._context.log.warning("stop_not_recorded", reason=str(exc))
+        await self._database.close()
+
+    async def _connect(self) -> None:
+        await self._database.connect(prepare=self._migrate, on_failure=self._report_failure)
+        self._context.set_health(HEALTHY)
+
+    async def _migrate(self, connection: Connection) -> None:
+        self._applied = await migrations.migrate(connection, self._known)
+        if self._applied:
+            self._context.log.info(
+                "schema_migrated", applied=self._applied, schema=len(self._known)
+            )
+
+    async def _report_failure(self, reason: str, pause_s: float) -> None:
+        self._context.log.warning("database_connect_failed", reason=reason, retry_in_s=pause_s)
+        self._context.measure(
+            MetricSample(MetricKind.COUNTER, "novacron_database_connect_failures_total", 1)
+        )
+        self._context.set_health(
+            Health(HealthState.UNHEALTHY, f"{reason}; next attempt in {pause_s:g} s")
+        )
+
+    async def _stay_connected(self) -> None:
+        while True:
+            reason = await self._database.wait_lost()
+            lost = time.monotonic()
+            self._losses += 1
+            self._context.set_health(
+                Health(HealthState.UNHEALTHY, f"the connection to PostgreSQL is lost: {reason}")
+            )
+            self._context.log.error("database_lost", reason=reason)
+            self._context.emit("database:lost", reason=reason)
+            await self._connect()
+            duration_s = time.monotonic() - lost
+            self._context.log.info("database_recovered", duration_s=duration_s)
+            self._context.emit("database:recovered", duration_s=duration_s)
+
+    async def _write_page(self, page: JournalPage) -> None:
+        status = await read_status(self._context) if page.lost else None
+        while True:
+            await self._database.wait_connected()
+            try:
+                async with self._database.session() as connection:
+                    rows = await self._writer.write(connection, page, status)
+            except DatabaseUnavailableError as exc:
+                self._context.log.warning("health_table_not_written", reason=str(exc))
+                await asyncio.sleep(_WRITE_PAUSE_S)
+                continue
+            break
+        if rows:
+            self._context.measure(
+                MetricSample(MetricKind.COUNTER, "novacron_database_health_rows_total", rows)
+            )
+        self._measure_pool()
+
+    def _measure_pool(self) -> None:
+        statistics = self._database.statistics()
+        for state, name in (("open", "pool_size"), ("idle", "pool_available")):
+            self._context.measure(
+                MetricSample(
+                    MetricKind.GAUGE,
+                    "novacron_database_pool_connections",
+                    statistics.get(name, 0),
+                    {"state": state},
+                )
+            )
+
+    async def _save(self, request: Request) -> Plain:
+        body = from_wire(SaveRequest, request.body)
+        checkpoints.check_owner(body.component, request.caller, free=_FREE_CALLERS)
+        async with self._database.session() as connection:
+            await checkpoints.save(
+                connection,
+                self._settings.node_id,
+                body,
+                bytes_max=self._settings.checkpoint_bytes_max,
+            )
+        return {}
+
+    async def _restore(self, request: Request) -> Plain:
+        body = from_wire(RestoreRequest, request.body)
+        checkpoints.check_owner(body.component, request.caller, free=_FREE_CALLERS)
+        async with self._database.session() as connection:
+            found = await checkpoints.restore(connection, self._settings.node_id, body.component)
+        return to_wire(found)
+
+    async def _nodes(self, _request: Request) -> Plain:
+        async with self._database.session() as connection:
+            return to_wire(await health_table.read_nodes(connection))
+
+    async def _components(self, request: Request) -> Plain:
+        query = from_wire(ComponentsQuery, request.body or {})
+        node_id = query.node_id or self._settings.node_id
+        async with self._database.session() as connection:
+            return to_wire(await health_table.read_components(connection, node_id))
+
+    async def _status(self, _request: Request) -> Plain:
+        return to_wire(
+            DatabaseStatus(
+                is_connected=self._database.is_connected,
+                schema=len(self._known),
+                losses=self._losses,
+                pool=self._database.statistics(),
+            )
+        )
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, CriticalError):
+            self._context.set_health(Health(HealthState.UNHEALTHY, str(error)))
+        self._context.fail(error)
