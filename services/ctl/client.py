@@ -80,11 +80,15 @@ class Client:
                 raise denied(Path(exc.filename or self._run)) from exc
             raise CtlError(f"can't reach the node: {exc}") from exc
 
-    def status(self) -> NodeStatus:
-        """The state of the node; errors as in ``call``."""
+    def status(self, *, with_memory: bool = False) -> NodeStatus:
+        """The state of the node; errors as in ``call``.
+
+        Args:
+            with_memory: also measure each process, which costs the node some milliseconds.
+        """
         from protocol.messages.status import NodeStatus
 
-        return self._ask(NodeStatus, "status")
+        return self._ask(NodeStatus, "status", {"memory": True} if with_memory else None)
 
     def boot(self) -> BootReport:
         """Where the time of the last boot went; errors as in ``call``."""

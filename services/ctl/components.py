@@ -56,7 +56,7 @@ def _grow(
             Branch(
                 component,
                 prefix=stem + ("└─ " if is_last else "├─ "),
-                below=below + ("│  " if has_children else "   "),
+                below=below + ("│ " if has_children else "  "),
             )
         )
         _grow(component.path, below, children, found)

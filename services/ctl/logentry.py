@@ -84,7 +84,7 @@ def parse_json(text: str, component: str) -> Entry:
     if not isinstance(fields, dict):
         return parse_raw(text, component)
     return Entry(
-        time_s=_moment(fields.get("timestamp")),
+        time_s=parse_moment(fields.get("timestamp")),
         component=str(fields.get("component", component)),
         level=str(fields.get("level", "info")),
         fields=fields,
@@ -105,7 +105,8 @@ def parse_raw(text: str, component: str) -> Entry:
     return Entry(time_s, component, level, fields, text)
 
 
-def _moment(value: Plain) -> float:
+def parse_moment(value: Plain) -> float:
+    """Unix time of a logged ``timestamp``, a number or an ISO moment; 0 for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):

@@ -86,8 +86,9 @@ def render_boot(report: BootReport, *, width: int) -> list[Line]:
     total_s = end_s if report.total_s is None else report.total_s
     head = "boot took" if report.total_s is not None else "booting for"
     rows = [_boot_row(timing, name) for timing, name in timings]
-    text_cells = [max((len(row[i].text) for row in rows), default=0) + 2 for i in range(4)]
-    bar_cells = min(max(width - sum(text_cells), _BAR_CELLS_MIN), _BAR_CELLS_MAX)
+    heads = tuple(Span(column.title) for column in _BOOT_COLUMNS)
+    text_cells = sum(max(len(row[i].text) for row in (heads, *rows)) + 2 for i in range(4))
+    bar_cells = min(max(width - text_cells, _BAR_CELLS_MIN), _BAR_CELLS_MAX)
     barred = [
         (*row, _bar(timing, max(total_s, end_s), bar_cells))
         for row, (timing, _name) in zip(rows, timings, strict=True)
@@ -170,8 +171,8 @@ def _reason_lines(branch: Branch, width: int) -> list[Line]:
         parts.append(f"next try in {took(component.retry_in_s)}")
     if not parts:
         return []
-    texts = wrap("; ".join(parts), width - len(branch.below) - 2)
-    return [line(f"{branch.below}  ", Span(text, STATE_TONES[component.state])) for text in texts]
+    texts = wrap("; ".join(parts), width - len(branch.below))
+    return [line(branch.below, Span(text, STATE_TONES[component.state])) for text in texts]
 
 
 def cpu_list(cpus: Sequence[int]) -> str:

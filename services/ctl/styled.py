@@ -75,6 +75,13 @@ def can_draw(encoding: str | None) -> bool:
     return True
 
 
+def locale_encoding(environment: Mapping[str, str]) -> str:
+    """The encoding that the locale's variables name; the C locale counts as UTF-8."""
+    names = ("LC_ALL", "LC_CTYPE", "LANG")
+    locale = next((value for name in names if (value := environment.get(name))), "")
+    return locale.partition(".")[2].partition("@")[0] or "utf-8"
+
+
 def wants_colour(environment: Mapping[str, str], *, is_terminal: bool) -> bool:
     """Tell whether to colour: on a terminal that can, unless NO_COLOR is set.
 

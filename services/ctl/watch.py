@@ -96,7 +96,7 @@ def _look(client: Client, interval_s: float, show: Show, complain: Complain) -> 
     while True:
         started_s = time.monotonic()
         try:
-            show(client.status())
+            show(client.status(with_memory=True))
             reader.take(client.journal(reader.query(wait_s=interval_s)))
         except DeniedError:
             raise

@@ -56,7 +56,7 @@ def command(session: Session, *, as_json: bool, watch: bool, interval: float) ->
         return
     client = session.client()
     try:
-        status = client.status()
+        status = client.status(with_memory=True)
     except NotRunningError:
         _show_down(session, as_json=as_json)
         context.exit(StatusExit.NOT_RUNNING)
