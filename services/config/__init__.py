@@ -1,0 +1,1 @@
+"""Configuration: files, variables and flags in, one validated record with origins out."""
