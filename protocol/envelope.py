@@ -37,6 +37,7 @@ class Kind(enum.IntEnum):
     CAST = 4
 
 
+_FIELD_TYPES = (int, int, int, str, int, str)  # and the body, which may be anything
 _KINDS = {int(kind): kind for kind in Kind}
 
 
@@ -77,24 +78,19 @@ def decode(data: bytes) -> Envelope:
     Raises:
         RemoteProtocolError: not an envelope of this version.
     """
-    match codec.decode(data):
-        case [
-            int(version),
-            int(kind),
-            int(number),
-            str(name),
-            int(timeout_ms),
-            str(correlation),
-            body,
-        ]:
-            if version != VERSION:
-                raise RemoteProtocolError(f"protocol version {version}; this is {VERSION}")
-            if (known := _KINDS.get(kind)) is None:
-                raise RemoteProtocolError(f"unknown kind of envelope {kind}")
-            if not 0 <= timeout_ms <= TIMEOUT_MS_MAX or not 0 <= number < 1 << 63:
-                raise RemoteProtocolError("id or timeout of the envelope is out of range")
-            if len(name) > NAME_LENGTH_MAX or len(correlation) > NAME_LENGTH_MAX:
-                raise RemoteProtocolError("a name in the envelope is too long")
-            return Envelope(known, number, name, timeout_ms, correlation, body)
-        case _:
-            raise RemoteProtocolError("not an envelope")
+    fields = codec.decode(data)
+    # A match statement says the same and takes three times as long; every message comes by here.
+    if type(fields) is not list or len(fields) != len(_FIELD_TYPES) + 1:
+        raise RemoteProtocolError("not an envelope")
+    if tuple(map(type, fields[:-1])) != _FIELD_TYPES:
+        raise RemoteProtocolError("a field of the envelope has the wrong type")
+    version, number_of_kind, number, name, timeout_ms, correlation, body = fields
+    if version != VERSION:
+        raise RemoteProtocolError(f"protocol version {version}; this is {VERSION}")
+    if (known := _KINDS.get(number_of_kind)) is None:
+        raise RemoteProtocolError(f"unknown kind of envelope {number_of_kind}")
+    if not 0 <= timeout_ms <= TIMEOUT_MS_MAX or not 0 <= number < 1 << 63:
+        raise RemoteProtocolError("id or timeout of the envelope is out of range")
+    if len(name) > NAME_LENGTH_MAX or len(correlation) > NAME_LENGTH_MAX:
+        raise RemoteProtocolError("a name in the envelope is too long")
+    return Envelope(known, number, name, timeout_ms, correlation, body)

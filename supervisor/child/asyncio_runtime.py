@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import math
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 
 import structlog
+import uvloop
 import zmq
 
 from protocol import envelope
@@ -37,7 +40,7 @@ TELEMETRY = "telemetry"
 
 def run_service(service: Service, launch: Launch, board: Board) -> int:
     """Run a service until it is told to stop or fails; returns the exit code."""
-    return asyncio.run(_Runtime(service, launch, board).run())
+    return uvloop.run(_Runtime(service, launch, board).run())
 
 
 class _Runtime:
@@ -48,6 +51,7 @@ class _Runtime:
         self._launch = launch
         self._board = board
         self._handlers: Mapping[str, CallHandler] = {}
+        self._waiting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._samples: list[MetricSample] = []
         self._samples_dropped = 0
@@ -134,6 +138,7 @@ class _Runtime:
         self._tell("hello", Hello(pid=os.getpid(), incarnation=self._launch.incarnation))
         await self._service.init(self)
         self._handlers = self._service.calls()
+        self._waiting = {n for n, h in self._handlers.items() if inspect.iscoroutinefunction(h)}
         self._is_ready = True
         if self._health.state is not HealthState.HEALTHY:
             self._tell("health", self._health)
@@ -180,16 +185,10 @@ class _Runtime:
         self._zap = ZapServer(self._context, KeyDirectory(run))
         self._loop.add_reader(zeromq.descriptor(self._zap.socket), self._zap.turn)
         self._zap.turn()
-        self._router = AsyncSocket(
-            self._loop,
-            zeromq.server_socket(self._context, run, launch.path, keys),
-            self._take_request,
-        )
-        self._supervisor = AsyncSocket(
-            self._loop,
-            zeromq.client_socket(self._context, run, launch.supervisor_path, keys),
-            self._take_order,
-        )
+        self._requests = zeromq.server_socket(self._context, run, launch.path, keys)
+        self._router = AsyncSocket(self._loop, self._requests, self._take_request)
+        self._control = zeromq.client_socket(self._context, run, launch.supervisor_path, keys)
+        self._supervisor = AsyncSocket(self._loop, self._control, self._take_order)
         self._peers = Peers(self._loop, self._context, run, keys)
 
     def _close(self) -> None:
@@ -202,7 +201,7 @@ class _Runtime:
         self._context.term()
 
     def _tell(self, method: str, body: object) -> None:
-        """Cast to the supervisor; a full queue drops, which the supervisor will notice by itself."""
+        """Cast to the supervisor; a full queue drops, and the log says so."""
         correlation = logs.correlation_id.get()
         message = Envelope(Kind.CAST, 0, method, 0, correlation, to_wire(body))
         if not self._supervisor.send([envelope.encode(message)]):
@@ -224,12 +223,16 @@ class _Runtime:
 
     # -- what arrives ---------------------------------------------------------------------------
 
-    def _take_order(self, frames: list[zmq.Frame]) -> None:
-        order = envelope.decode(frames[-1].bytes)
+    def _take_order(self) -> bool:
+        payload = zeromq.receive(self._control)
+        if payload is None:
+            return False
+        order = envelope.decode(payload)
         if order.name == "stop":
             self._stop()
         elif order.name == "check" and order.kind is Kind.CALL:
             self._spawn(self._check(order))
+        return True
 
     async def _check(self, order: Envelope) -> None:
         try:
@@ -242,52 +245,70 @@ class _Runtime:
         reply = Envelope(Kind.REPLY, order.id, "", 0, order.correlation, report)
         self._supervisor.send([envelope.encode(reply)])
 
-    def _take_request(self, frames: list[zmq.Frame]) -> None:
-        identity, payload = frames[0].bytes, frames[-1]
+    def _take_request(self) -> bool:
+        arrived = zeromq.receive_from(self._requests)
+        if arrived is None:
+            return False
+        identity, caller, payload = arrived
         try:
-            message = envelope.decode(payload.bytes)
+            message = envelope.decode(payload)
         except RemoteProtocolError as exc:
-            self._log.warning("message_refused", reason=str(exc), caller=zeromq.sender(frames))
-            return
-        caller = zeromq.sender(frames)
+            self._log.warning("message_refused", reason=str(exc), caller=caller)
+            return True
         handler = self._handlers.get(message.name)
-        if message.kind is Kind.CALL and len(self._tasks) >= CALLS_MAX:
+        if handler is None:
+            reason = f"no method {message.name!r}" if self._is_ready else "still starting"
+            self._reply(identity, message, Kind.FAILURE, "protocol.no_method", reason)
+        elif len(self._tasks) >= CALLS_MAX:
             self._reply(identity, message, Kind.FAILURE, "overloaded", "too many calls at once")
-        elif handler is None:
-            if message.kind is Kind.CALL:
-                reason = f"no method {message.name!r}" if self._is_ready else "still starting"
-                self._reply(identity, message, Kind.FAILURE, "protocol.no_method", reason)
-        elif len(self._tasks) < CALLS_MAX:
-            self._spawn(self._serve(identity, message, handler, caller))
+        else:
+            self._start(identity, message, handler, caller)
+        return True
 
-    async def _serve(
-        self, identity: bytes, message: Envelope, handler: CallHandler, caller: str
-    ) -> None:
+    def _start(self, identity: bytes, message: Envelope, handler: CallHandler, caller: str) -> None:
+        """Run a handler: one that need not wait is answered at once, without a task."""
         logs.correlation_id.set(message.correlation)
-        is_call = message.kind is Kind.CALL
-        remaining_s = message.timeout_ms / 1000 if is_call else float("inf")
+        remaining_s = message.timeout_ms / 1000 if message.kind is Kind.CALL else math.inf
         request = Request(caller, message.name, message.body, remaining_s)
         try:
-            async with asyncio.timeout(remaining_s if is_call else None):
-                body = to_wire(await handler(request))
+            result = handler(request)
+            if message.name in self._waiting:
+                self._spawn(self._serve(identity, message, result, remaining_s))
+                return
+            body = to_wire(result)
+        # A bug in one method must not end the service for everybody else; it is answered.
+        except Exception as exc:  # noqa: BLE001
+            self._reply_error(identity, message, exc)
+        else:
+            self._reply(identity, message, Kind.REPLY, "", body)
+
+    async def _serve(
+        self, identity: bytes, message: Envelope, work: Awaitable[Plain], remaining_s: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(None if math.isinf(remaining_s) else remaining_s):
+                body = to_wire(await work)
         except TimeoutError:
             return  # the caller has given up by now
-        except NovacronError as exc:
-            self._log.info("call_failed", method=message.name, code=exc.code, reason=str(exc))
-            if is_call:
-                self._reply(identity, message, Kind.FAILURE, exc.code, str(exc))
-        # A bug in one method must not end the service for everybody else; it is logged whole.
+        # As in _start.
         except Exception as exc:  # noqa: BLE001
-            self._log.exception("call_crashed", method=message.name)
-            if is_call:
-                self._reply(identity, message, Kind.FAILURE, "internal", type(exc).__name__)
+            self._reply_error(identity, message, exc)
         else:
-            if is_call:
-                self._reply(identity, message, Kind.REPLY, "", body)
+            self._reply(identity, message, Kind.REPLY, "", body)
+
+    def _reply_error(self, identity: bytes, message: Envelope, error: Exception) -> None:
+        if isinstance(error, NovacronError):
+            self._log.info("call_failed", method=message.name, code=error.code, reason=str(error))
+            self._reply(identity, message, Kind.FAILURE, error.code, str(error))
+        else:
+            self._log.error("call_crashed", method=message.name, exc_info=error)
+            self._reply(identity, message, Kind.FAILURE, "internal", type(error).__name__)
 
     def _reply(
         self, identity: bytes, message: Envelope, kind: Kind, name: str, body: Plain
     ) -> None:
+        if message.kind is not Kind.CALL:
+            return
         reply = Envelope(kind, message.id, name, 0, message.correlation, body)
         if not self._router.send([identity, envelope.encode(reply)]):
             self._log.warning("reply_dropped", method=message.name)

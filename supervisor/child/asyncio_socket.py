@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import zmq
-
 from protocol.transports import zeromq
 
 # Messages taken before the loop gets a turn for everything else.
@@ -19,32 +17,34 @@ _BURST_MAX = 64
 
 
 class AsyncSocket:
-    """Hands each message to a function; sends without waiting.
+    """Calls a function while messages are there; sends without waiting.
 
     Args:
         loop: the loop to run on.
         socket: an open socket; closed by ``close``.
-        take: called with the frames of each message.
+        take: takes one message and handles it; False when there was none.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         socket: zeromq.Socket,
-        take: Callable[[list[zmq.Frame]], None],
+        take: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._socket = socket
         self._take = take
         self._descriptor = zeromq.descriptor(socket)
         self._is_scheduled = False
+        self._is_draining = False
         loop.add_reader(self._descriptor, self._drain)
         self._schedule()
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Send one message; False when the queue is full or the peer has gone."""
         is_sent = zeromq.send(self._socket, frames)
-        if zeromq.is_readable(self._socket):
+        # Sending can swallow the sign that something has come. Inside _drain, that looks itself.
+        if not self._is_draining and zeromq.is_readable(self._socket):
             self._schedule()
         return is_sent
 
@@ -62,13 +62,13 @@ class AsyncSocket:
         self._is_scheduled = False
         if self._is_closed():
             return
-        for _ in range(_BURST_MAX):
-            frames = zeromq.receive(self._socket)
-            if frames is None:
-                return
-            self._take(frames)
-            if self._is_closed():  # by what was just taken
-                return
+        self._is_draining = True
+        try:
+            for _ in range(_BURST_MAX):
+                if not self._take() or self._is_closed():
+                    return
+        finally:
+            self._is_draining = False
         self._schedule()
 
     def _is_closed(self) -> bool:

@@ -75,10 +75,10 @@ class _BlockingRuntime:
     def turn(self) -> bool:
         self._board.beat(self._launch.slot)
         self._zap.turn()
-        while frames := zeromq.receive(self._supervisor):
-            self._take_order(frames)
-        while frames := zeromq.receive(self._router):
-            self._take_request(frames)
+        while payload := zeromq.receive(self._supervisor):
+            self._take_order(payload)
+        while arrived := zeromq.receive_from(self._router):
+            self._take_request(*arrived)
         self._send_metrics()
         return not self._is_stopping
 
@@ -120,8 +120,8 @@ class _BlockingRuntime:
     def _take_sigterm(self, _number: int, _frame: object) -> None:
         self._is_stopping = True
 
-    def _take_order(self, frames: list[zmq.Frame]) -> None:
-        order = envelope.decode(frames[-1].bytes)
+    def _take_order(self, payload: bytes) -> None:
+        order = envelope.decode(payload)
         if order.name == "stop":
             self._is_stopping = True
         elif order.name == "check" and order.kind is Kind.CALL:
@@ -129,14 +129,13 @@ class _BlockingRuntime:
             reply = Envelope(Kind.REPLY, order.id, "", 0, order.correlation, report)
             zeromq.send(self._supervisor, [envelope.encode(reply)])
 
-    def _take_request(self, frames: list[zmq.Frame]) -> None:
-        identity, payload = frames[0].bytes, frames[-1]
+    def _take_request(self, identity: bytes, caller: str, payload: bytes) -> None:
         try:
-            message = envelope.decode(payload.bytes)
+            message = envelope.decode(payload)
         except RemoteProtocolError as exc:
-            self._log.warning("message_refused", reason=str(exc), caller=zeromq.sender(frames))
+            self._log.warning("message_refused", reason=str(exc), caller=caller)
             return
-        kind, name, body = self._answer(message, zeromq.sender(frames))
+        kind, name, body = self._answer(message, caller)
         if message.kind is Kind.CALL:
             reply = Envelope(kind, message.id, name, 0, message.correlation, body)
             if not zeromq.send(self._router, [identity, envelope.encode(reply)]):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
-
-import zmq
 
 from protocol import envelope
 from protocol.envelope import Envelope, Kind
@@ -16,6 +15,16 @@ from protocol.transports import zeromq
 from protocol.transports.curve import KeyPair, published_key
 from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
+
+# How long a peer's key is believed without looking; reading it costs a tenth of a call.
+_KEY_TRUST_S = 1.0
+
+
+@dataclass(slots=True)
+class _Connection:
+    key: bytes
+    checked_s: float
+    socket: AsyncSocket
 
 
 class Peers:
@@ -36,7 +45,7 @@ class Peers:
         self._run = run
         self._keys = keys
         self._ids = itertools.count(1)
-        self._connections: dict[str, tuple[bytes, AsyncSocket]] = {}
+        self._connections: dict[str, _Connection] = {}
         self._pending: dict[int, asyncio.Future[Envelope]] = {}
 
     async def call(self, path: str, method: str, body: Plain, timeout_s: float) -> Plain:
@@ -49,7 +58,7 @@ class Peers:
         self._pending[number] = reply
         timer = self._loop.call_later(timeout_s, _expire, reply, path, method, timeout_s)
         try:
-            if not connection.send([envelope.encode(request)]):
+            if not connection.socket.send([envelope.encode(request)]):
                 raise PeerUnavailableError(f"the queue to {path} is full", path=path)
             return zeromq.reply_body(await reply, path)
         finally:
@@ -63,36 +72,44 @@ class Peers:
             PeerUnavailableError: the process is not running.
         """
         message = Envelope(Kind.CAST, 0, method, 0, logs.correlation_id.get(), body)
-        return self._connection(path).send([envelope.encode(message)])
+        return self._connection(path).socket.send([envelope.encode(message)])
 
     def close(self) -> None:
         """Close all connections."""
-        for _key, connection in self._connections.values():
-            connection.close(linger_ms=50)
+        for connection in self._connections.values():
+            connection.socket.close(linger_ms=50)
         self._connections.clear()
 
-    def _connection(self, path: str) -> AsyncSocket:
-        # A process that was stopped withdraws its key; one of a new tree has another one. Reading
-        # 40 bytes costs 10 µs, a call to a process that is gone costs its whole deadline.
+    def _connection(self, path: str) -> _Connection:
+        connection = self._connections.get(path)
+        now_s = self._loop.time()
+        if connection is not None and now_s - connection.checked_s < _KEY_TRUST_S:
+            return connection
+        # A process that was stopped withdraws its key, and a call to it would only run into its
+        # deadline; one of a new tree has another key.
         key = published_key(self._run, path)
-        known = self._connections.get(path)
-        if known is not None:
-            if known[0] == key:
-                return known[1]
-            known[1].close()
+        if connection is not None and connection.key == key:
+            connection.checked_s = now_s
+            return connection
+        if connection is not None:
+            connection.socket.close()
         socket = zeromq.client_socket(self._context, self._run, path, self._keys)
-        connection = AsyncSocket(self._loop, socket, self._take)
-        self._connections[path] = (key, connection)
+        link = AsyncSocket(self._loop, socket, lambda: self._take(socket))
+        connection = self._connections[path] = _Connection(key, now_s, link)
         return connection
 
-    def _take(self, frames: list[zmq.Frame]) -> None:
+    def _take(self, socket: zeromq.Socket) -> bool:
+        payload = zeromq.receive(socket)
+        if payload is None:
+            return False
         try:
-            reply = envelope.decode(frames[-1].bytes)
+            reply = envelope.decode(payload)
         except RemoteProtocolError:
-            return  # the call that it might have answered runs into its deadline
+            return True  # the call that it might have answered runs into its deadline
         waiting = self._pending.get(reply.id)
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
+        return True
 
 
 def _expire(reply: asyncio.Future[Envelope], path: str, method: str, timeout_s: float) -> None:

@@ -11,7 +11,7 @@ that they need arrives through the context.
         def calls(self) -> Mapping[str, CallHandler]:
             return {"now": self.now}
 
-        async def now(self, request: Request) -> Plain:
+        def now(self, request: Request) -> Plain:
             return {"seconds": time.time()}
 """
 
@@ -55,7 +55,9 @@ class Request:
     remaining_s: float
 
 
-CallHandler = Callable[[Request], Awaitable[Plain]]
+# A plain function is answered at once, so it must not wait for anything; a coroutine function
+# runs in a task of its own and ends at the caller's deadline.
+CallHandler = Callable[[Request], Awaitable[Plain]] | Callable[[Request], Plain]
 
 
 class ServiceContext(Protocol):

@@ -112,12 +112,12 @@ class Control:
     def take(self) -> None:
         """Take in what has arrived, up to a burst."""
         for _ in range(_BURST_MAX):
-            frames = zeromq.receive(self.router)
-            if frames is None:
+            arrived = zeromq.receive_from(self.router)
+            if arrived is None:
                 return
-            sender = zeromq.sender(frames)
+            identity, sender, payload = arrived
             try:
-                self._take_message(frames[0].bytes, sender, envelope.decode(frames[-1].bytes))
+                self._take_message(identity, sender, envelope.decode(payload))
             except RemoteProtocolError as exc:
                 self._log.warning("message_refused", sender=sender, reason=str(exc))
 

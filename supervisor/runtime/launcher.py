@@ -56,6 +56,7 @@ def serve(channel: socket.socket, board: Board, supervisor_pid: int, title: str)
     try:
         _Launcher(channel, board).run()
     finally:
+        signal.set_wakeup_fd(-1)
         processes.end_descendants()
 
 

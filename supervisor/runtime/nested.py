@@ -120,8 +120,8 @@ class _Nested:
     # -- the channel above ----------------------------------------------------------------------
 
     def _take_orders(self) -> None:
-        while frames := zeromq.receive(self._above):
-            order = envelope.decode(frames[-1].bytes)
+        while payload := zeromq.receive(self._above):
+            order = envelope.decode(payload)
             match order.name:
                 case "stop":
                     self._stop()

@@ -45,6 +45,9 @@ EXIT_HEALTH = 6
 EXIT_WRONG_ENVIRONMENT = 78
 
 VALIDATION_TIMEOUT_S = 5.0
+# One Ctrl-C reaches us more than once where make or timeout pass it on; a person's second one
+# comes later than this, and means at once.
+STOP_REPEAT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class _Root:
         self._journal = Journal(boot_id=secrets.token_hex(8))
         self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
         self._order = list(components_by_path(spec))
+        self._stop_asked_s: float | None = None
         self._stop_by_s: float | None = None
         self._next_watchdog_s = 0.0 if self._manager.watchdog_period_s else None
         self._booted_s: float | None = None
@@ -178,9 +182,9 @@ class _Root:
         """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads."""
         if number == signal.SIGHUP:
             self._reload_now()
-        elif self._stop_by_s is None:
+        elif self._stop_asked_s is None:
             self._stop(signal.Signals(number).name)
-        else:
+        elif time.monotonic() - self._stop_asked_s > STOP_REPEAT_S:
             self._stop_by_s = 0.0
 
     def due_s(self) -> float | None:
@@ -246,7 +250,8 @@ class _Root:
     # -- stop and reload ------------------------------------------------------------------------
 
     def _stop(self, cause: str) -> None:
-        self._stop_by_s = time.monotonic() + self._settings.shutdown_timeout_s
+        self._stop_asked_s = time.monotonic()
+        self._stop_by_s = self._stop_asked_s + self._settings.shutdown_timeout_s
         self._manager.stopping()
         self._note("node:stopping", names.ROOT, {"cause": cause})
         self._loop.step(events.StopAll(ExitReason(kind=ExitKind.SHUTDOWN, detail=cause)))
