@@ -1,0 +1,1 @@
+"""What the outside may know of a node: Prometheus metrics and the health endpoints."""
