@@ -22,6 +22,7 @@ from services.telemetry.reader import StatusReader
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
 
+DEFAULTS = TelemetrySettings()
 Handler = Callable[[Request], Awaitable[Plain]]
 
 
@@ -95,9 +96,7 @@ class Tree:
         return {"is_connected": True} if self._database is None else await self._database(request)
 
 
-def make(
-    tree: Tree, clock: Clock, settings: TelemetrySettings = TelemetrySettings()
-) -> ReadinessProbe:
+def make(tree: Tree, clock: Clock, settings: TelemetrySettings = DEFAULTS) -> ReadinessProbe:
     """A probe of that tree."""
     context = MemoryServiceContext(
         path="telemetry",
