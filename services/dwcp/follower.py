@@ -1,0 +1,161 @@
+"""Keeps the manager's book up to date: asks the transports, tells the world, saves the totals."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from protocol.errors import (
+    CallTimeoutError,
+    NovacronError,
+    PeerUnavailableError,
+    RemoteCallError,
+    RemoteProtocolError,
+)
+from protocol.messages.health import HEALTHY, Health, HealthState
+from protocol.names import child_path, parent_path
+from protocol.records import from_wire, to_wire
+from services.dwcp.errors import TransportLostError
+from services.dwcp.files import remove_abandoned
+from services.dwcp.ledger import Change, Ledger
+from services.dwcp.model import ManagerSettings, StatusQuery, Totals, TransportReport
+from services.dwcp.reporter import Reporter
+from supervisor.child.service import ServiceContext
+
+POLL_S = 0.2
+REPORT_TIMEOUT_S = 2.0
+CHECKPOINT_TIMEOUT_S = 2.0
+# A database that is down is not asked with every report.
+CHECKPOINT_RETRY_S = 5.0
+DATABASE = "data/database"
+COMPONENT = "dwcp"
+CHECKPOINT_VERSION = 1
+
+
+class Follower:
+    """Follows the transfers of all transports.
+
+    Args:
+        context: of the manager.
+        settings: of the manager.
+
+    Attributes:
+        ledger: the book.
+    """
+
+    def __init__(self, context: ServiceContext, settings: ManagerSettings) -> None:
+        self.ledger = Ledger(settings.transports)
+        self._context = context
+        self._transports = settings.transports
+        self._incoming = Path(settings.incoming_dir)
+        self._reporter = Reporter(context)
+        self._wake = asyncio.Event()
+        self._saved = Totals()
+        self._save_after_s = 0.0
+
+    def path_of(self, transport: str) -> str:
+        """The process path of a transport, given its id."""
+        return child_path(parent_path(self._context.path), transport)
+
+    def wake(self) -> None:
+        """There is, or may be, something to follow."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled: five times a second while transfers run, else not at all."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.poll()
+            while self.ledger.is_active:
+                await asyncio.sleep(POLL_S)
+                await self.poll()
+                self._reporter.measure(self.ledger.running(), time.monotonic())
+                await self.save()
+                if not self.ledger.is_active:
+                    await self.poll()  # lets the transports forget what has just ended
+            self._reporter.measure_idle()
+            await self.save()
+
+    async def poll(self) -> None:
+        """Ask all transports now."""
+        await asyncio.gather(*(self._poll_one(transport) for transport in self._transports))
+
+    async def publish(self, changes: list[Change]) -> None:
+        """Tell the world, and remove what a dead transport left behind."""
+        self._reporter.publish(changes)
+        for change in changes:
+            if change.has_ended and change.status.error == TransportLostError.code:
+                transfer = change.status.transfer
+                await asyncio.to_thread(remove_abandoned, self._incoming, transfer)
+
+    def health(self) -> Health:
+        """By the transports' answers to the last poll."""
+        away = [known.id for known in self.ledger.health() if not known.is_available]
+        if not away:
+            return HEALTHY
+        all_away = len(away) == len(self._transports)
+        state = HealthState.UNHEALTHY if all_away else HealthState.DEGRADED
+        return Health(state, f"no answer from {', '.join(away)}")
+
+    async def restore(self) -> None:
+        """Take up the totals where the last run left them, as far as they can be had."""
+        try:
+            reply = await self._context.call(
+                DATABASE,
+                "checkpoint.restore",
+                {"component": COMPONENT},
+                timeout_s=CHECKPOINT_TIMEOUT_S,
+            )
+            if reply is None:
+                return
+            if reply["version"] != CHECKPOINT_VERSION:
+                self._context.log.warning("checkpoint_ignored", version=reply["version"])
+                return
+            self.ledger.totals = self._saved = from_wire(Totals, reply["state"])
+        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
+            self._context.log.warning("checkpoint_unavailable", reason=str(exc))
+        except (RemoteProtocolError, KeyError, TypeError) as exc:
+            self._context.log.warning("checkpoint_malformed", reason=str(exc))
+
+    async def save(self, *, at_once: bool = False) -> None:
+        """Save the totals when they changed; without a database, try again later."""
+        totals = self.ledger.totals
+        if totals == self._saved or (not at_once and time.monotonic() < self._save_after_s):
+            return
+        body = {"component": COMPONENT, "version": CHECKPOINT_VERSION, "state": to_wire(totals)}
+        try:
+            await self._context.call(
+                DATABASE, "checkpoint.save", body, timeout_s=CHECKPOINT_TIMEOUT_S
+            )
+        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
+            self._save_after_s = time.monotonic() + CHECKPOINT_RETRY_S
+            self._context.log.warning("checkpoint_not_saved", reason=str(exc))
+        else:
+            self._saved = totals
+
+    async def _poll_one(self, transport: str) -> None:
+        query = to_wire(StatusQuery(forget=self.ledger.query(transport)))
+        is_gone = False
+        try:
+            reply = await self._context.call(
+                self.path_of(transport), "transfer.status", query, timeout_s=REPORT_TIMEOUT_S
+            )
+            report = from_wire(TransportReport, reply)
+        except PeerUnavailableError:
+            is_gone = True
+        except NovacronError as exc:
+            self._context.log.warning("transport_silent", transport=transport, reason=str(exc))
+        else:
+            await self.publish(
+                self.ledger.take_report(
+                    transport, report, now_s=time.monotonic(), unix_s=time.time()
+                )
+            )
+            return
+        await self.publish(
+            self.ledger.take_silence(
+                transport, now_s=time.monotonic(), unix_s=time.time(), is_gone=is_gone
+            )
+        )
