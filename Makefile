@@ -1,0 +1,46 @@
+# What one does with this checkout. `make run` and `make test` prepare everything they need.
+
+PYTHON = .venv/bin/python3
+RUN_FLAGS ?= --environment embedded
+
+.PHONY: help setup run test check lint types imports fmt bench clean
+
+help:
+	@echo "make run     prepare this machine, then run a node in the foreground (Ctrl-C stops it)"
+	@echo "make test    prepare this machine, then run every check and every test"
+	@echo "make check   style, types and import contracts"
+	@echo "make fmt     format the code"
+	@echo "make bench   print the figures, one JSON line each"
+	@echo "make clean   remove what was generated, but no node's state"
+
+setup:
+	@etc/setup/install.sh
+
+run: setup
+	@bin/novacron run $(RUN_FLAGS)
+
+test: check
+	$(PYTHON) -m pytest -m "" --no-skips
+
+check: lint types imports
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup
+	$(PYTHON) -m mypy
+
+imports: setup
+	.venv/bin/lint-imports --no-logo
+
+fmt: setup
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+bench: setup
+	$(PYTHON) -m tests.bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
