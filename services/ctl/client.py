@@ -38,11 +38,15 @@ class Client:
 
     Args:
         run_dir: the node's run directory.
+        state_dir: its state directory, for messages; an operator knows it by that.
         timeout_s: how long a call waits that does not say so itself.
     """
 
-    def __init__(self, run_dir: Path, *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, run_dir: Path, *, state_dir: Path | None = None, timeout_s: float = 5.0
+    ) -> None:
         self._run = run_dir
+        self._state = run_dir.parent if state_dir is None else state_dir
         self._timeout_s = timeout_s
         self._transport: SyncClient | None = None
 
@@ -137,6 +141,6 @@ class Client:
             try:
                 probe.connect(str(address))
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-                raise NotRunningError(f"no node runs in {self._run.parent}") from None
+                raise NotRunningError(f"no node runs in {self._state}") from None
             except PermissionError:
                 raise denied(address) from None

@@ -22,7 +22,7 @@ SEVERITIES: Mapping[str, int] = {
 # 2026-03-01 12:00:00.123 UTC [17] LOG:  text     (PostgreSQL, log_line_prefix '%m [%p] ')
 _POSTGRES = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)"
-    r"(?P<zone> ?[A-Z]{1,5}|Z|[+-]\d\d(?::?\d\d)?)?"
+    r"(?P<zone> ?(?:[A-Z]{1,5}|[+-]\d\d(?::?\d\d)?))?"
     r"(?: \[\d+\])?(?: (?P<level>[A-Z]+\d?):)?\s*(?P<text>.*)"
 )
 # 17:M 01 Mar 2026 12:00:00.123 * text            (Redis)
@@ -121,7 +121,7 @@ def _iso_moment(text: str, zone: str) -> float:
         if moment.tzinfo is None and zone in ("UTC", "GMT", "Z"):
             moment = moment.replace(tzinfo=dt.UTC)
         elif moment.tzinfo is None and zone[:1] in ("+", "-"):
-            moment = dt.datetime.fromisoformat(f"{text}{zone}")
+            moment = dt.datetime.fromisoformat(f"{text.replace(',', '.')}{zone}")
         return moment.timestamp()
     except (ValueError, OverflowError):
         return 0.0

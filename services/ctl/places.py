@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.config import locate
 from services.config.errors import ConfigError
-from services.config.references import ReferenceFault, resolve
+from services.config.references import resolve
 from services.config.tiers import lookup, read_tiers
 
 _LOG_DIR_VARIABLE = "NOVACRON_SYSTEM_LOGDIR"
@@ -49,6 +49,6 @@ def log_dir(
             leaf = lookup(file.tree, "system", "logDir")
             if leaf is not None and isinstance(leaf.value, str) and leaf.value:
                 return Path(resolve(leaf.value, environ))
-    except (ConfigError, ReferenceFault):
+    except (ConfigError, ValueError):  # ValueError: an unresolved reference
         pass
     return state / "logs"

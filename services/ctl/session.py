@@ -66,7 +66,7 @@ class Session:
         Args:
             timeout_s: the command's own limit, where the command line names none.
         """
-        return Client(self.run_dir, timeout_s=self.timeout_s or timeout_s)
+        return Client(self.run_dir, state_dir=self.state_dir, timeout_s=self.timeout_s or timeout_s)
 
 
 def node_options(command: F) -> F:
