@@ -1,0 +1,1 @@
+"""The HTTP gateway: versioned endpoints over what the tree knows."""

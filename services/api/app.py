@@ -1,0 +1,69 @@
+"""The gateway as one ASGI application: endpoints, errors, limits, CORS."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from services.api.middleware import BodyLimit, RateLimit
+from services.api.model import ApiSettings
+from services.api.problem import install
+from services.api.rate import RateLimiter
+from services.api.routes import PREFIX, make_router
+from services.api.server import CORRELATION_HEADER, Boundary
+from services.api.tree import Tree
+from supervisor.child.service import ServiceContext
+
+DESCRIPTION = "What a NovaCron node and its virtual machines do. Errors follow RFC 9457."
+# How long a browser may keep the answer to a preflight request.
+CORS_MAX_AGE_S = 600
+
+
+def make_app(settings: ApiSettings, context: ServiceContext) -> Boundary:
+    """Put the gateway together.
+
+    From the outside in: correlation and last resort, CORS (so that pages can read errors too),
+    the limits on number and size, the endpoints.
+    """
+    app: ASGIApp = make_endpoints(settings, context)
+    app = BodyLimit(app, bytes_max=settings.body_bytes_max)
+    if settings.rate_limit_enabled:
+        app = RateLimit(app, limiter=RateLimiter(settings.requests_per_minute))
+    if settings.cors_enabled:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "HEAD"),
+            allow_headers=(CORRELATION_HEADER,),
+            expose_headers=(CORRELATION_HEADER, "retry-after"),
+            max_age=CORS_MAX_AGE_S,
+        )
+    log: structlog.typing.FilteringBoundLogger = context.log
+    return Boundary(app, log=log, measure=context.measure)
+
+
+def make_endpoints(settings: ApiSettings, context: ServiceContext) -> FastAPI:
+    """The endpoints and their OpenAPI document, without the layers around them.
+
+    The documentation pages are off: they load scripts from a foreign host.
+    """
+    # FastAPI asks of every type whether it is a model of pydantic's first version. Nothing here is,
+    # and loading that version to be told so takes a tenth of this process's start.
+    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]  # means: can't be imported
+    app = FastAPI(
+        title="NovaCron",
+        description=DESCRIPTION,
+        version=settings.version,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    install(app)
+    app.include_router(make_router(Tree(context, call_timeout_s=settings.call_timeout_s)))
+    return app

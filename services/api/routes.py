@@ -1,0 +1,85 @@
+"""The endpoints of version 1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from protocol.messages.health import HealthState
+from services.api.problem import MEDIA_TYPE
+from services.api.schemas import ComponentList, NodeList, Problem, VmList
+from services.api.tree import Tree, component_of, node_of
+
+PREFIX = "/api/v1"
+# The largest answer stays around a megabyte.
+LIMIT_MAX = 1000
+
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items in one answer.")]
+Offset = Annotated[int, Query(ge=0, le=1_000_000, description="Items to leave out first.")]
+
+
+def problems(*codes: int) -> dict[int | str, dict[str, Any]]:  # Any: an OpenAPI fragment
+    """The errors that an endpoint may answer, for its documentation."""
+    return {
+        code: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "See the body."}
+        for code in codes
+    }
+
+
+def make_router(tree: Tree) -> APIRouter:
+    """The routes, answered from a tree."""
+    router = APIRouter(prefix=PREFIX)
+
+    @router.get(
+        "/nodes", operation_id="listNodes", tags=["nodes"], responses=problems(429, 500, 503)
+    )
+    async def list_nodes() -> NodeList:
+        """The nodes that this one knows, each with its state and the phase that it is in."""
+        node = node_of(await tree.status())
+        return NodeList(items=[node], total=1)
+
+    @router.get(
+        "/components",
+        operation_id="listComponents",
+        tags=["components"],
+        responses=problems(422, 429, 500, 503),
+    )
+    async def list_components(
+        state: Annotated[HealthState | None, Query(description="Only this state.")] = None,
+        level: Annotated[str | None, Query(max_length=64, description="Only this level.")] = None,
+        limit: Limit = LIMIT_MAX,
+        offset: Offset = 0,
+    ) -> ComponentList:
+        """The processes of the tree: what each can do, and why not more."""
+        status = await tree.status()
+        found = [
+            item
+            for item in status.components
+            if (state is None or item.state is state) and (level is None or item.level == level)
+        ]
+        node_id = status.platform.node_id
+        shown = [component_of(item, node_id) for item in found[offset : offset + limit]]
+        return ComponentList(items=shown, total=len(found))
+
+    @router.get(
+        "/vms",
+        operation_id="listVms",
+        tags=["vms"],
+        responses=problems(422, 429, 500, 502, 503),
+    )
+    async def list_vms(
+        state: Annotated[str | None, Query(max_length=32, description="Only this state.")] = None,
+        limit: Limit = LIMIT_MAX,
+        offset: Offset = 0,
+    ) -> VmList:
+        """The virtual machines of this node; 503 while it can't ask its hypervisor."""
+        status = await tree.status()
+        found = [
+            item
+            for item in await tree.vms(status.platform.node_id)
+            if state is None or item.state == state
+        ]
+        return VmList(items=found[offset : offset + limit], total=len(found))
+
+    return router

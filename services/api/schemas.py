@@ -1,0 +1,120 @@
+"""The bodies of requests and answers, version 1: a public interface.
+
+A field is added freely; it is renamed, removed or given another meaning only in another version.
+Times are RFC 3339 in UTC, durations seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protocol.messages.health import HealthState
+from protocol.messages.status import Verdict
+
+
+class _Body(BaseModel):
+    # Built at first use: a node that nobody asks through HTTP does not pay for it while it boots.
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class FieldProblem(_Body):
+    """One part of a request that is not as it has to be."""
+
+    location: str = Field(description="Where, such as query.limit.")
+    message: str
+
+
+class Problem(_Body):
+    """An error, as RFC 9457 has it, with three members of our own."""
+
+    type: str = Field(description="urn:novacron:problem:<code>, which tells errors apart.")
+    title: str = Field(description="The status code in words.")
+    status: int
+    detail: str = Field(description="What went wrong this time.")
+    instance: str = Field(description="The path that was asked for.")
+    code: str = Field(description="Stable identifier, such as api.component_unavailable.")
+    correlation_id: str = Field(description="Finds this request in the node's logs.")
+    errors: list[FieldProblem] | None = None
+
+
+class Phase(_Body):
+    """The phase of the boot that a node is in."""
+
+    number: int
+    name: str
+    complete: bool
+
+
+class Node(_Body):
+    """One host of the platform."""
+
+    id: str
+    name: str = Field(description="Of the platform.")
+    version: str
+    environment: str
+    roles: list[str]
+    status: Verdict
+    reason: str = Field(description="Why the status is not ready; empty when it is.")
+    phase: Phase
+    started_at: dt.datetime
+    uptime_seconds: float
+    boot_seconds: float | None = Field(description="From exec to ready; null while it boots.")
+    components: dict[str, int] = Field(description="How many components are in each state.")
+
+
+class Component(_Body):
+    """One process of a node's tree."""
+
+    node_id: str
+    path: str = Field(description="Place in the tree, such as core/vm; unique in the node.")
+    id: str
+    level: str
+    kind: str
+    failure: str = Field(description="critical, recoverable or degraded.")
+    phase: int
+    state: HealthState
+    reason: str
+    pid: int | None
+    cpus: list[int]
+    restarts: int
+    uptime_seconds: float | None
+    memory_bytes: int | None
+    last_exit: str
+    retry_in_seconds: float | None
+
+
+class Vm(_Body):
+    """One virtual machine of a node."""
+
+    node_id: str
+    uuid: str
+    name: str
+    state: str
+    vcpus: int | None = None
+    memory_bytes: int | None = None
+    persistent: bool | None = None
+    autostart: bool | None = None
+
+
+class NodeList(_Body):
+    """All nodes that this one knows; at the moment itself."""
+
+    items: list[Node]
+    total: int
+
+
+class ComponentList(_Body):
+    """Components in start order, supervisors before their children."""
+
+    items: list[Component]
+    total: Annotated[int, Field(description="Matching components, shown here or not.")]
+
+
+class VmList(_Body):
+    """Virtual machines by name."""
+
+    items: list[Vm]
+    total: Annotated[int, Field(description="Matching machines, shown here or not.")]

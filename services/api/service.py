@@ -1,0 +1,51 @@
+"""The API component: the gateway on its port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protocol.messages.health import HEALTHY, Health, HealthState
+from protocol.records import Plain, from_wire
+from services.api.app import make_app
+from services.api.model import ApiSettings
+from services.api.server import ApiServer
+from services.telemetry.listening import open_listener
+from supervisor.child.service import CallHandler, Request, Service, ServiceContext
+
+
+class ApiService(Service):
+    """Serves HTTP on the configured port."""
+
+    async def init(self, context: ServiceContext) -> None:
+        """Listen; endpoints whose component is down answer 503.
+
+        Raises:
+            PortInUseError: another process has the port.
+            CannotListenError: the configured host or port can't be listened on at all.
+        """
+        self._context = context
+        settings = from_wire(ApiSettings, context.settings)
+        listener = open_listener(host=settings.host, port=settings.port, setting="api.port")
+        self._app = make_app(settings, context)
+        self._server = ApiServer(self._app)
+        await self._server.start(listener)
+        context.log.info("listening", host=settings.host, port=self._server.port)
+
+    def calls(self) -> Mapping[str, CallHandler]:
+        """``api.status`` tells the port and what the server has done."""
+        return {"api.status": self._tell_status}
+
+    async def check(self) -> Health:
+        """Healthy while it listens."""
+        if self._server.port:
+            return HEALTHY
+        return Health(HealthState.UNHEALTHY, "not listening")
+
+    async def terminate(self) -> None:
+        """Finish running requests and close the port."""
+        await self._server.close()
+        self._app.flush()
+
+    async def _tell_status(self, request: Request) -> Plain:
+        del request
+        return {"port": self._server.port, **self._server.statistics()}

@@ -1,0 +1,126 @@
+"""What the gateway knows of the tree: the node's status, and what its components list."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping
+
+from protocol.errors import (
+    CallTimeoutError,
+    NovacronError,
+    PeerUnavailableError,
+    RemoteCallError,
+    RemoteProtocolError,
+)
+from protocol.messages.status import ComponentStatus, NodeStatus
+from protocol.records import Plain
+from services.api.errors import ComponentAnswerError, ComponentUnavailableError
+from services.api.schemas import Component, Node, Phase, Vm
+from services.telemetry.reader import StatusReader
+from supervisor.child.service import ServiceContext
+
+VM = "core/vm"
+# Pages that are built from several endpoints ask for the same status within this time.
+STATUS_AGE_MAX_S = 0.25
+# What the component says when it has not come up yet, or has too much to do.
+_PASSING_CODES = ("protocol.no_method", "overloaded")
+
+
+class Tree:
+    """Asks the tree on behalf of requests.
+
+    Args:
+        context: to call with.
+        call_timeout_s: for a component's answer.
+    """
+
+    def __init__(self, context: ServiceContext, *, call_timeout_s: float) -> None:
+        self._context = context
+        self._call_timeout_s = call_timeout_s
+        self._reader = StatusReader(context, seen=lambda _status: None)
+
+    async def status(self) -> NodeStatus:
+        """The node's status, at most a quarter of a second old.
+
+        Raises:
+            ComponentUnavailableError: the root does not answer.
+        """
+        reading = await self._reader.read(age_max_s=STATUS_AGE_MAX_S)
+        if reading.error or reading.status is None:
+            raise ComponentUnavailableError(reading.error)
+        return reading.status
+
+    async def vms(self, node_id: str) -> list[Vm]:
+        """The virtual machines of this node, by name.
+
+        Raises:
+            ComponentUnavailableError: the VM component is down or has no hypervisor.
+            ComponentAnswerError: it answered with something else.
+        """
+        answer = await self._ask(VM, "vm.list")
+        try:
+            found = [_vm(item, node_id) for item in answer["domains"]]
+        except (LookupError, TypeError, ValueError) as exc:
+            raise ComponentAnswerError(f"{VM} answered vm.list with another shape: {exc}") from exc
+        return sorted(found, key=lambda item: (item.name, item.uuid))
+
+    async def _ask(self, path: str, method: str) -> Plain:
+        try:
+            return await self._context.call(path, method, timeout_s=self._call_timeout_s)
+        except (PeerUnavailableError, CallTimeoutError) as exc:
+            raise ComponentUnavailableError(str(exc), component=path) from exc
+        except RemoteCallError as exc:
+            if exc.remote_retryable or exc.remote_code in _PASSING_CODES:
+                raise ComponentUnavailableError(f"{path}: {exc}", component=path) from exc
+            raise ComponentAnswerError(f"{path}: {exc}", remote_code=exc.remote_code) from exc
+        except RemoteProtocolError as exc:
+            raise ComponentAnswerError(f"{path}: {exc}") from exc
+        except NovacronError as exc:
+            raise ComponentUnavailableError(f"{path}: {exc}", component=path) from exc
+
+
+def node_of(status: NodeStatus) -> Node:
+    """The body that describes a node."""
+    platform, phase = status.platform, status.phase
+    return Node(
+        id=platform.node_id,
+        name=platform.name,
+        version=platform.version,
+        environment=platform.environment,
+        roles=list(platform.roles),
+        status=status.verdict,
+        reason=status.reason,
+        phase=Phase(number=phase.number, name=phase.name, complete=phase.complete),
+        started_at=dt.datetime.fromtimestamp(platform.started_s, tz=dt.UTC),
+        uptime_seconds=platform.uptime_s,
+        boot_seconds=platform.boot_s,
+        components=dict(Counter(item.state.value for item in status.components)),
+    )
+
+
+def component_of(item: ComponentStatus, node_id: str) -> Component:
+    """The body that describes a component."""
+    return Component(
+        node_id=node_id,
+        path=item.path,
+        id=item.id,
+        level=item.level,
+        kind=item.kind,
+        failure=item.failure,
+        phase=item.phase,
+        state=item.state,
+        reason=item.reason,
+        pid=item.pid,
+        cpus=list(item.cpus),
+        restarts=item.restarts,
+        uptime_seconds=item.uptime_s,
+        memory_bytes=item.memory_bytes,
+        last_exit=item.last_exit,
+        retry_in_seconds=item.retry_in_s,
+    )
+
+
+def _vm(item: Mapping[str, Plain], node_id: str) -> Vm:
+    known = {name: item[name] for name in Vm.model_fields if name in item}
+    return Vm(**{**known, "node_id": node_id})
