@@ -306,10 +306,7 @@ class _Builder:
         return ChildSpec(
             id="vm",
             start="services.vm.service:VmService",
-            settings={
-                "node_id": self._config.platform.node_id,
-                "libvirt_uri": self._config.vm.libvirt_uri,
-            },
+            settings={"libvirt_uri": self._config.vm.libvirt_uri},
             level="vm",
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,
@@ -337,7 +334,7 @@ class _Builder:
         transport, compression = self._config.dwcp.transport, self._config.dwcp.compression
         return ChildSpec(
             id="manager",
-            start="services.dwcp.manager:DwcpManager",
+            start="services.dwcp.manager:ManagerService",
             settings={
                 "run_dir": str(self._place.run_dir),
                 "incoming_dir": str(self._incoming_dir),
@@ -362,7 +359,7 @@ class _Builder:
         return ChildSpec(
             id=name,
             type=ChildType.LOOP,
-            start="services.dwcp.transport:Transport",
+            start="services.dwcp.transport:TransportService",
             settings={
                 "run_dir": str(self._place.run_dir),
                 "incoming_dir": str(self._incoming_dir),

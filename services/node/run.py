@@ -73,9 +73,10 @@ def run(options: RunOptions) -> int:
         preflight_end_s = time.monotonic()
         loaded = options.load()
         config = loaded.config
+        # First, since a node that already runs here also explains every port that is taken.
+        state = _prepare_state(config)
         findings += preflight.judge_node(_node_facts(config))
         preflight.require(findings)
-        state = _prepare_state(config)
     except ConfigError as exc:
         print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_CONFIGURATION
@@ -86,7 +87,7 @@ def run(options: RunOptions) -> int:
     try:
         settings = _tree_settings(config, state)
         logs.configure("novacron", log_dir=settings.log_dir, level=settings.log_level)
-        _log_findings(findings, loaded)
+        _log_findings(findings, loaded, state)
         place = _place(config, state)
         return run_root(
             tree.build(config, place),
@@ -189,7 +190,7 @@ def _prepare_state(config: Config) -> StateDir:
 def _tree_settings(config: Config, state: StateDir) -> TreeSettings:
     return TreeSettings(
         run_dir=str(state.run_dir),
-        log_dir=str(config.system.log_path),
+        log_dir="" if state.log_dir is None else str(state.log_dir),
         log_level=config.system.log_level.value,
     )
 
@@ -231,8 +232,10 @@ def _root_settings(
     )
 
 
-def _log_findings(findings: list[Finding], loaded: loader.LoadedConfig) -> None:
+def _log_findings(findings: list[Finding], loaded: loader.LoadedConfig, state: StateDir) -> None:
     log = structlog.get_logger()
+    if state.log_problem:
+        log.warning("log_files_unavailable", reason=state.log_problem)
     for finding in findings:
         if finding.outcome is Outcome.WARNING:
             log.warning(

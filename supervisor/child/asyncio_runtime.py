@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 
 import structlog
-import uvloop
 import zmq
 
 from protocol import envelope
@@ -40,7 +39,7 @@ TELEMETRY = "telemetry"
 
 def run_service(service: Service, launch: Launch, board: Board) -> int:
     """Run a service until it is told to stop or fails; returns the exit code."""
-    return uvloop.run(_Runtime(service, launch, board).run())
+    return asyncio.run(_Runtime(service, launch, board).run())
 
 
 class _Runtime:
@@ -157,7 +156,8 @@ class _Runtime:
 
     async def _go_down(self) -> None:
         try:
-            await self._service.terminate()
+            if self._is_ready:  # a service that never came up has nothing to take down
+                await self._service.terminate()
         # The process ends either way, and what went wrong must not hide why it ends.
         except Exception:  # noqa: BLE001
             self._log.exception("terminate_failed")

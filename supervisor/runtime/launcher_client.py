@@ -160,6 +160,7 @@ def _start_fresh(theirs: socket.socket, board: Board, title: str) -> int:
     process = subprocess.Popen(
         [
             sys.executable,
+            "-I",
             "-m",
             "supervisor.runtime.launcher",
             *map(str, numbers),

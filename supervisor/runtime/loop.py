@@ -26,6 +26,7 @@ import zmq
 
 from protocol import names
 from protocol.messages.control import CheckReport, ComponentRecord, EventReport
+from protocol.messages.health import HealthState
 from protocol.transports import zeromq
 from protocol.transports.curve import (
     KeyDirectory,
@@ -269,9 +270,10 @@ class SupervisorLoop:
         path = names.child_path(self.path, name)
         if child is not None:
             self.take_record(component_record(self.path, child, self.processes.get(name)))
-        elif (known := self.records.get(path)) is not None:
+        elif path in self.records:
             withdraw(self.run_dir, path)
-            self.take_record(_removed(known))
+            for known in [p for p in self.records if p == path or p.startswith(f"{path}/")]:
+                self.take_record(dataclasses.replace(self.records[known], removed=True))
 
     def take_record(self, record: ComponentRecord) -> None:
         """Remember and pass on what a component below is like now."""
@@ -319,10 +321,9 @@ class SupervisorLoop:
         self._free_slots.append(process.slot)
         del self.processes[name]
         path = names.child_path(self.path, name)
-        for known in [known for known in self.records if known.startswith(f"{path}/")]:
-            self.take_record(_removed(self.records[known]))
         self.step(events.Exited(name, process.incarnation, reason))
         child = self.machine.children.get(name)
+        self._orphan_records(path, is_wanted=child is not None and child.wanted)
         final = reason if child is None or child.last_exit is None else child.last_exit
         self.owner.happened(
             EventReport(
@@ -336,6 +337,24 @@ class SupervisorLoop:
                 },
             )
         )
+
+    def _orphan_records(self, path: str, *, is_wanted: bool) -> None:
+        """What was below a supervisor that has ended is down, and comes back with it."""
+        is_coming_back = is_wanted and self.machine.mode in (Mode.BOOTING, Mode.RUNNING)
+        state = HealthState.STARTING if is_coming_back else HealthState.STOPPED
+        reason = "waits for its supervisor" if is_coming_back else "stopped"
+        for known in [known for known in self.records if known.startswith(f"{path}/")]:
+            self.take_record(
+                dataclasses.replace(
+                    self.records[known],
+                    state=state,
+                    reason=reason,
+                    pid=None,
+                    started_s=None,
+                    up_s=None,
+                    retry_at_s=None,
+                )
+            )
 
     def _replace_launcher(self) -> None:
         """The launcher is gone, and so are its children; another one takes its place."""
@@ -440,7 +459,3 @@ def _open_notify(path: Path) -> socket.socket:
     # Any account of the tree may write; the kernel says which process it was.
     path.chmod(0o666)
     return notify
-
-
-def _removed(record: ComponentRecord) -> ComponentRecord:
-    return dataclasses.replace(record, removed=True)

@@ -1,0 +1,6 @@
+"""Start ``novacronctl``."""
+
+from services.ctl.main import main
+
+if __name__ == "__main__":
+    main()
