@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -11,7 +13,7 @@ from starlette.types import ASGIApp
 
 from services.api.middleware import BodyLimit, RateLimit
 from services.api.model import ApiSettings
-from services.api.problem import install
+from services.api.problem import MEDIA_TYPE, install
 from services.api.rate import RateLimiter
 from services.api.routes import PREFIX, make_router
 from services.api.server import CORRELATION_HEADER, Boundary
@@ -54,7 +56,7 @@ def make_endpoints(settings: ApiSettings, context: ServiceContext) -> FastAPI:
     # FastAPI asks of every type whether it is a model of pydantic's first version. Nothing here is,
     # and loading that version to be told so takes a tenth of this process's start.
     sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]  # means: can't be imported
-    app = FastAPI(
+    app = _Endpoints(
         title="NovaCron",
         description=DESCRIPTION,
         version=settings.version,
@@ -67,3 +69,21 @@ def make_endpoints(settings: ApiSettings, context: ServiceContext) -> FastAPI:
     install(app)
     app.include_router(make_router(Tree(context, call_timeout_s=settings.call_timeout_s)))
     return app
+
+
+class _Endpoints(FastAPI):
+    """FastAPI, with errors documented in the media type that they have."""
+
+    def openapi(self) -> dict[str, Any]:  # Any: FastAPI's own type
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for path in document["paths"].values():
+                for operation in path.values():
+                    _as_problems(operation["responses"])
+        return super().openapi()
+
+
+def _as_problems(responses: dict[str, dict[str, Any]]) -> None:  # Any: a part of the document
+    for code, response in responses.items():
+        if int(code) >= HTTPStatus.BAD_REQUEST:
+            response["content"] = {MEDIA_TYPE: response["content"].pop("application/json")}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from protocol.messages.health import HealthState
-from services.api.problem import MEDIA_TYPE
 from services.api.schemas import ComponentList, NodeList, Problem, VmList
-from services.api.tree import Tree, component_of, node_of
+from services.api.tree import Tree, component_of, node_of, vm_of
+from services.vm.model import DomainState
 
 PREFIX = "/api/v1"
 # The largest answer stays around a megabyte.
@@ -21,10 +22,7 @@ Offset = Annotated[int, Query(ge=0, le=1_000_000, description="Items to leave ou
 
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:  # Any: an OpenAPI fragment
     """The errors that an endpoint may answer, for its documentation."""
-    return {
-        code: {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": "See the body."}
-        for code in codes
-    }
+    return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
 def make_router(tree: Tree) -> APIRouter:
@@ -69,17 +67,19 @@ def make_router(tree: Tree) -> APIRouter:
         responses=problems(422, 429, 500, 502, 503),
     )
     async def list_vms(
-        state: Annotated[str | None, Query(max_length=32, description="Only this state.")] = None,
+        state: Annotated[DomainState | None, Query(description="Only this state.")] = None,
         limit: Limit = LIMIT_MAX,
         offset: Offset = 0,
     ) -> VmList:
-        """The virtual machines of this node; 503 while it can't ask its hypervisor."""
+        """The virtual machines of this node; 503 while the component that knows them is down."""
         status = await tree.status()
-        found = [
-            item
-            for item in await tree.vms(status.platform.node_id)
-            if state is None or item.state == state
-        ]
-        return VmList(items=found[offset : offset + limit], total=len(found))
+        known = await tree.domains()
+        node_id = status.platform.node_id
+        found = [item for item in known.domains if state is None or item.state is state]
+        return VmList(
+            items=[vm_of(item, node_id) for item in found[offset : offset + limit]],
+            total=len(found) + (known.omitted if state is None else 0),
+            stale=known.is_stale,
+        )
 
     return router

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from protocol.messages.health import HealthState
 from protocol.messages.status import Verdict
+from services.vm.model import DomainState
 
 
 class _Body(BaseModel):
@@ -92,11 +93,12 @@ class Vm(_Body):
     node_id: str
     uuid: str
     name: str
-    state: str
-    vcpus: int | None = None
-    memory_bytes: int | None = None
-    persistent: bool | None = None
-    autostart: bool | None = None
+    state: DomainState
+    reason: str = Field(description="Why it is in that state, in libvirt's words.")
+    vcpus: int
+    memory_bytes: int = Field(description="What the guest may use at most.")
+    persistent: bool = Field(description="Stays defined when it stops.")
+    autostart: bool
 
 
 class NodeList(_Body):
@@ -118,3 +120,4 @@ class VmList(_Body):
 
     items: list[Vm]
     total: Annotated[int, Field(description="Matching machines, shown here or not.")]
+    stale: bool = Field(description="The hypervisor does not answer; this is the last known.")

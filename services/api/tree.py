@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping
 
 from protocol.errors import (
     CallTimeoutError,
@@ -14,10 +13,11 @@ from protocol.errors import (
     RemoteProtocolError,
 )
 from protocol.messages.status import ComponentStatus, NodeStatus
-from protocol.records import Plain
+from protocol.records import Plain, from_wire
 from services.api.errors import ComponentAnswerError, ComponentUnavailableError
 from services.api.schemas import Component, Node, Phase, Vm
 from services.telemetry.reader import StatusReader
+from services.vm.model import DomainList, DomainRecord
 from supervisor.child.service import ServiceContext
 
 VM = "core/vm"
@@ -51,19 +51,18 @@ class Tree:
             raise ComponentUnavailableError(reading.error)
         return reading.status
 
-    async def vms(self, node_id: str) -> list[Vm]:
+    async def domains(self) -> DomainList:
         """The virtual machines of this node, by name.
 
         Raises:
-            ComponentUnavailableError: the VM component is down or has no hypervisor.
+            ComponentUnavailableError: the VM component is down.
             ComponentAnswerError: it answered with something else.
         """
         answer = await self._ask(VM, "vm.list")
         try:
-            found = [_vm(item, node_id) for item in answer["domains"]]
-        except (LookupError, TypeError, ValueError) as exc:
+            return from_wire(DomainList, answer)
+        except RemoteProtocolError as exc:
             raise ComponentAnswerError(f"{VM} answered vm.list with another shape: {exc}") from exc
-        return sorted(found, key=lambda item: (item.name, item.uuid))
 
     async def _ask(self, path: str, method: str) -> Plain:
         try:
@@ -121,6 +120,16 @@ def component_of(item: ComponentStatus, node_id: str) -> Component:
     )
 
 
-def _vm(item: Mapping[str, Plain], node_id: str) -> Vm:
-    known = {name: item[name] for name in Vm.model_fields if name in item}
-    return Vm(**{**known, "node_id": node_id})
+def vm_of(item: DomainRecord, node_id: str) -> Vm:
+    """The body that describes a virtual machine."""
+    return Vm(
+        node_id=node_id,
+        uuid=item.uuid,
+        name=item.name,
+        state=item.state,
+        reason=item.reason,
+        vcpus=item.vcpus,
+        memory_bytes=item.memory_bytes,
+        persistent=item.is_persistent,
+        autostart=item.autostart,
+    )

@@ -204,7 +204,7 @@ def test_what_the_vm_component_does_decides_the_error(
 ) -> None:
     """Down, hung or busy is 'ask later'; a wrong answer is a fault."""
     with pytest.raises(error):
-        asyncio.run(tree(handler).vms("node-001"))
+        asyncio.run(tree(handler).domains())
 
 
 @pytest.mark.parametrize(
