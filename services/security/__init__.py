@@ -1,0 +1,1 @@
+"""The security level: keyring, cipher and the signed audit log."""

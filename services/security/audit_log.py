@@ -1,0 +1,248 @@
+"""The audit log as the security process uses it: opened, proven, fed, verified, closed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from protocol.messages.health import HEALTHY, Health, HealthState
+from protocol.messages.journal import JournalPage
+from protocol.records import Plain
+from services.security.audit import (
+    GENESIS,
+    AuditEvent,
+    AuditRecord,
+    AuditSigner,
+    ChainVerifier,
+    make_event,
+)
+from services.security.audit_file import (
+    AUDIT_FILE_NAME,
+    WAITING_FILE_NAME,
+    AuditFile,
+    WaitingFile,
+)
+from services.security.audit_source import event_of
+from services.security.audit_verify import Anchor, verify_range
+from services.security.errors import AuditSelfTestError
+from services.security.model import AuditStatus, Outcome, VerifyReport, VerifyRequest
+from services.security.ports import AuditStore
+from services.security.recorder import Recorder
+
+
+class AuditLog:
+    """One node's audit log.
+
+    Args:
+        store: the chain.
+        signer: the node's signing key.
+        directory: ``<state>/security``, which is there and ours.
+        actor: path of this process, the actor of what it records on its own account.
+        log: logger.
+        on_change: called when ``health`` has changed.
+        on_appended: called with the number of records that the chain took.
+
+    Raises:
+        SecurityFileError: one of the files is not ours alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: AuditStore,
+        signer: AuditSigner,
+        directory: Path,
+        actor: str,
+        log: structlog.typing.FilteringBoundLogger,
+        on_change: Callable[[], None],
+        on_appended: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._keys = {signer.key_id: signer.public_key}
+        self._actor = actor
+        self._log = log
+        self._copy = AuditFile(directory / AUDIT_FILE_NAME)
+        self._waiting = WaitingFile(directory / WAITING_FILE_NAME)
+        self.recorder = Recorder(
+            store=store,
+            copy=self._copy,
+            waiting=self._waiting,
+            log=log,
+            on_change=on_change,
+            on_appended=on_appended,
+        )
+        # Sources of this process's own events, told apart from every boot's journal.
+        self._source = f"{actor}:{secrets.token_hex(8)}"
+        self._source_seq = 0
+        self._lost = 0
+        self._mismatch = ""
+
+    async def open(self, **fields: Plain) -> None:
+        """Compare file and database, chain what waited, and prove the log with a record.
+
+        Args:
+            fields: go into the record ``audit:opened``.
+
+        Raises:
+            AuditUnavailableError: the database can't be reached.
+            AuditSchemaError: the table is missing or of another version.
+            AuditSelfTestError: the record does not read back as it was signed.
+        """
+        head = await self._store.head()
+        self._mismatch = await self._compare(head)
+        if self._mismatch or self._copy.tail_seq == 0:
+            # An old chain is not copied into a new file: the file proves what came after it.
+            self._copy.restart_after(0 if head is None else head.seq)
+        recovered = await self.recorder.recover()
+        fields |= {"key_id": self._signer.key_id, "recovered": recovered}
+        events = [self._own_event("audit:opened", Outcome.SUCCESS, fields)]
+        if self._mismatch:
+            self._log.error("audit_mismatch", reason=self._mismatch)
+            reason: dict[str, Plain] = {"reason": self._mismatch}
+            events.insert(0, self._own_event("audit:mismatch", Outcome.FAILURE, reason))
+        records = await self.recorder.append_now(events)
+        await self._prove(records[-1])
+
+    def health(self) -> Health:
+        """How the log is, as far as is known without asking the database."""
+        if self.recorder.trouble:
+            reason = f"the audit database can't be reached: {self.recorder.trouble}"
+            return Health(HealthState.UNHEALTHY, reason)
+        if degraded := self._mismatch or self.recorder.copy_trouble:
+            return Health(HealthState.DEGRADED, degraded)
+        return HEALTHY
+
+    def status(self) -> AuditStatus:
+        """The log at the moment."""
+        counted = self.recorder.statistics()
+        return AuditStatus(
+            enabled=True,
+            key_id=self._signer.key_id,
+            public_key=self._signer.public_bytes.hex(),
+            appended=counted.appended,
+            waiting=counted.waiting,
+            lost=self._lost,
+            head=counted.head_seq,
+            trouble=self.health().reason,
+        )
+
+    async def journal_since(self, boot_id: str) -> int:
+        """Where to go on reading the journal of a boot."""
+        return await self._store.recorded_to(boot_id) + 1
+
+    async def take(self, page: JournalPage) -> None:
+        """Take a page of the journal, waiting where the queue is full."""
+        if page.lost:
+            self._lost += page.lost
+            self._log.error("audit_journal_lost", records=page.lost)
+            missing: dict[str, Plain] = {"records": page.lost, "boot_id": page.boot_id}
+            await self.recorder.put(self._own_event("audit:journal-lost", Outcome.FAILURE, missing))
+        for record in page.records:
+            event = event_of(page.boot_id, record)
+            if event is not None:
+                await self.recorder.put(event)
+
+    async def append(self, event: AuditEvent, *, timeout_s: float) -> int | None:
+        """Record an event made by ``event``; see Recorder.append."""
+        return await self.recorder.append(event, timeout_s=timeout_s)
+
+    def event(
+        self, *, actor: str, action: str, subject: str, outcome: Outcome, fields: dict[str, Plain]
+    ) -> AuditEvent:
+        """An event of now with a source of this process.
+
+        Raises:
+            AuditRefusedError: a part is too long, too deep or malformed.
+        """
+        self._source_seq += 1
+        return make_event(
+            AuditEvent(
+                time_us=time.time_ns() // 1000,
+                actor=actor,
+                action=action,
+                subject=subject,
+                outcome=outcome.value,
+                fields=fields,
+                boot_id=self._source,
+                journal_seq=self._source_seq,
+            )
+        )
+
+    async def verify(self, request: VerifyRequest, *, time_s: float) -> VerifyReport:
+        """Verify a range of the chain, its end against the node's own file.
+
+        Raises:
+            AuditUnavailableError: the database can't be reached.
+        """
+        anchor = None
+        if self._copy.tail_hash:
+            anchor = Anchor(seq=self._copy.tail_seq, hash=self._copy.tail_hash)
+        return await verify_range(
+            self._store,
+            self._keys,
+            first=request.first,
+            last=request.last,
+            anchor=anchor,
+            time_s=time_s,
+        )
+
+    async def check(self, *, is_append_due: bool, timeout_s: float) -> str:
+        """Verify the newest record, after appending one where due; "" when it is good.
+
+        Raises:
+            AuditUnavailableError, AuditQueueFullError: the log takes no records.
+        """
+        if is_append_due:
+            event = self._own_event("audit:checked", Outcome.SUCCESS, {})
+            if await self.append(event, timeout_s=timeout_s) is None:
+                return "the audit database can't be reached; records are kept in a file"
+        head = await self._store.head()
+        if head is None:
+            return "the audit log is empty"
+        problem = await self._problem(head)
+        return f"audit record {head.seq}: {problem}" if problem else ""
+
+    async def drain(self, timeout_s: float) -> int:
+        """Let the writer empty the queue; returns how many events wait in the file instead."""
+        return await self.recorder.drain(timeout_s)
+
+    async def close(self) -> None:
+        """Close files and connection; the writer must not run any more."""
+        await self.recorder.close()
+        await self._store.close()
+
+    def _own_event(self, action: str, outcome: Outcome, fields: dict[str, Plain]) -> AuditEvent:
+        return self.event(
+            actor=self._actor, action=action, subject=self._actor, outcome=outcome, fields=fields
+        )
+
+    async def _compare(self, head: AuditRecord | None) -> str:
+        name = self._copy.path.name
+        if not self._copy.is_readable:
+            return f"the last line of {name} is no audit record"
+        if self._copy.tail_seq == 0:
+            return ""
+        seq = self._copy.tail_seq
+        found = await self._store.page(first=seq, last=seq, limit=1)
+        if found and found[0].hash == self._copy.tail_hash:
+            return ""
+        ends = "is empty" if head is None else f"ends at record {head.seq}"
+        what = "holds another" if found else "does not hold it"
+        return f"{name} ends with record {seq}; the database {what} and {ends}: cut or restored"
+
+    async def _prove(self, written: AuditRecord) -> None:
+        found = await self._store.page(first=written.seq, last=written.seq, limit=1)
+        if found != (written,):
+            raise AuditSelfTestError(f"audit record {written.seq} does not read back as written")
+        if problem := await self._problem(found[0]):
+            raise AuditSelfTestError(f"audit record {written.seq}: {problem}")
+
+    async def _problem(self, record: AuditRecord) -> str:
+        before = await self._store.before(record.seq)
+        prev_hash = GENESIS if before is None else before.hash
+        return ChainVerifier(self._keys, prev_hash=prev_hash).check(record)

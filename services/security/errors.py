@@ -1,0 +1,68 @@
+"""What can go wrong in the security level, by what the caller may do about it."""
+
+from __future__ import annotations
+
+from protocol.errors import NovacronError
+from supervisor.child.service import CriticalError
+
+
+class MasterKeyError(CriticalError):
+    """The master key can't be used; the message says what to do. It is never replaced."""
+
+    code = "security.master_key"
+
+
+class SecurityFileError(CriticalError):
+    """A file or directory of the security level is not safe to use as it is."""
+
+    code = "security.file"
+
+
+class CipherSelfTestError(CriticalError):
+    """The cipher does not do what it must; nothing may be sealed with it."""
+
+    code = "security.cipher_self_test"
+
+
+class AuditSchemaError(CriticalError):
+    """The audit table is missing, of another version, or not open to our role."""
+
+    code = "security.audit_schema"
+
+
+class AuditSelfTestError(CriticalError):
+    """A record that was just written does not read back as it was signed."""
+
+    code = "security.audit_self_test"
+
+
+class DecryptionError(NovacronError):
+    """Sealed bytes were changed, belong to another context, or to a key that we lack."""
+
+    code = "security.decryption"
+
+
+class AuditRefusedError(NovacronError):
+    """The record breaks the limits or the form of audit records; nothing was written."""
+
+    code = "security.audit_refused"
+
+
+class AuditDisabledError(NovacronError):
+    """``security.audit.enabled`` is false; nothing was written."""
+
+    code = "security.audit_disabled"
+
+
+class AuditUnavailableError(NovacronError):
+    """The database can't be reached; the record is not in the chain, try again later."""
+
+    code = "security.audit_unavailable"
+    retryable = True
+
+
+class AuditQueueFullError(NovacronError):
+    """So many records wait for the database that no more are taken; nothing was written."""
+
+    code = "security.audit_queue_full"
+    retryable = True
