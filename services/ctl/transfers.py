@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from services.ctl.amounts import age, size, took
 from services.ctl.errors import CtlError, UsageError
 from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
-from services.dwcp.model import Direction, TransferState, TransferStatus
+from services.dwcp.model import Direction, DwcpStatus, TransferState, TransferStatus
 
 MANAGER = "core/dwcp/manager"
 # Enough of an id to be told apart by; any unique beginning is understood.
@@ -60,6 +60,22 @@ def find_transfer(transfers: Sequence[TransferStatus], start: str) -> TransferSt
         return found[0]
     known = "no" if not found else f"{len(found)}"
     raise CtlError(f"{known} transfers have an id that begins with {start!r}")
+
+
+def render_dwcp(status: DwcpStatus, *, width: int) -> list[Line]:
+    """Where files are taken, who carries them, what was moved so far, and the transfers."""
+    totals = status.totals
+    carriers = ", ".join(
+        item.id if item.is_available else f"{item.id} (not available)" for item in status.transports
+    )
+    failed = f", {totals.failed_transfers} failed" if totals.failed_transfers else ""
+    moved = (
+        f"{totals.sent_transfers} sent ({size(totals.sent_bytes)}),"
+        f" {totals.received_transfers} received ({size(totals.received_bytes)}){failed}"
+    )
+    rows = (("address", status.address), ("carriers", carriers), ("so far", moved))
+    head = [line(Span(f"{title:10}", Tone.FAINT), printable(text)) for title, text in rows]
+    return [*head, (), *render_transfers(status.transfers, width=width)]
 
 
 def render_transfers(transfers: Sequence[TransferStatus], *, width: int) -> list[Line]:

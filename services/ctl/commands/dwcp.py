@@ -20,16 +20,17 @@ from services.ctl.transfers import (
     MANAGER,
     find_transfer,
     parse_address,
+    render_dwcp,
     render_end,
     render_progress,
-    render_transfers,
 )
 from services.dwcp.model import (
     ENDED,
+    DwcpStatus,
     SendRequest,
+    StatusRequest,
     TransferRequest,
     TransferState,
-    TransferStatus,
 )
 
 # A transfer is accepted once the other node has answered.
@@ -88,13 +89,13 @@ def status(session: Session, *, as_json: bool) -> None:
     """Show the transfers under way and those that ended lately."""
     client = session.client()
     try:
-        transfers = _transfers(client)
+        found = _ask(client)
     finally:
         client.close()
     if as_json:
-        output.show_json(to_json(transfers), indent=2)
+        output.show_json(to_json(found), indent=2)
     else:
-        output.show(render_transfers(transfers, width=output.width()))
+        output.show(render_dwcp(found, width=output.width()))
 
 
 @command.command("cancel", epilog=examples("novacronctl dwcp cancel 3fa9c1d2"))
@@ -105,7 +106,7 @@ def cancel(session: Session, transfer: str) -> None:
     """End the transfer ID, or the only one whose id begins with it."""
     client = session.client()
     try:
-        found = find_transfer(_transfers(client), transfer).transfer
+        found = find_transfer(_ask(client).transfers, transfer).transfer
         client.call(MANAGER, "dwcp.cancel", to_wire(TransferRequest(transfer=found)))
     finally:
         client.close()
@@ -120,7 +121,7 @@ def _wait(client: Client, transfer: str) -> None:
     """
     is_drawing = sys.stderr.isatty()
     try:
-        while (found := find_transfer(_transfers(client), transfer)).state not in ENDED:
+        while (found := _ask(client, transfer).transfers[0]).state not in ENDED:
             if is_drawing:
                 click.echo(f"\r\x1b[K{to_plain(render_progress(found))}", nl=False, err=True)
             time.sleep(_LOOK_PERIOD_S)
@@ -134,11 +135,12 @@ def _wait(client: Client, transfer: str) -> None:
     output.show([render_end(found)])
 
 
-def _transfers(client: Client) -> tuple[TransferStatus, ...]:
-    reply = client.call(MANAGER, "dwcp.status")
+def _ask(client: Client, transfer: str = "") -> DwcpStatus:
+    """The manager's status, of one transfer or of all."""
+    reply = client.call(MANAGER, "dwcp.status", to_wire(StatusRequest(transfer=transfer)))
     try:
-        return tuple(from_wire(TransferStatus, item) for item in reply["transfers"])
-    except (TypeError, KeyError, RemoteProtocolError) as exc:
+        return from_wire(DwcpStatus, reply)
+    except RemoteProtocolError as exc:
         raise CtlError(f"the DWCP manager's answer is not understood: {exc}") from exc
 
 

@@ -9,11 +9,19 @@ from services.ctl.styled import to_plain
 from services.ctl.transfers import (
     find_transfer,
     parse_address,
+    render_dwcp,
     render_end,
     render_progress,
     render_transfers,
 )
-from services.dwcp.model import Direction, TransferState, TransferStatus
+from services.dwcp.model import (
+    Direction,
+    DwcpStatus,
+    Totals,
+    TransferState,
+    TransferStatus,
+    TransportHealth,
+)
 
 MOVING = TransferStatus(
     transfer="3fa9c1d2" + "0" * 24,
@@ -97,6 +105,27 @@ def test_table_of_transfers() -> None:
         "    cancelled by the sender",
     ]
     assert [to_plain(spans) for spans in render_transfers((), width=80)] == ["no transfers"]
+
+
+def test_status_of_dwcp() -> None:
+    """Before the transfers: where files are taken, by which processes, and the totals."""
+    status = DwcpStatus(
+        address="127.0.0.1:7800",
+        transports=(
+            TransportHealth(id="transport.0", is_available=True, transfers=1),
+            TransportHealth(id="transport.1", is_available=False, transfers=0),
+        ),
+        totals=Totals(sent_transfers=2, sent_bytes=5 << 20, failed_transfers=1),
+        transfers=(),
+    )
+
+    assert [to_plain(spans) for spans in render_dwcp(status, width=80)] == [
+        "address   127.0.0.1:7800",
+        "carriers  transport.0, transport.1 (not available)",
+        "so far    2 sent (5.0 MiB), 0 received (0 B), 1 failed",
+        "",
+        "no transfers",
+    ]
 
 
 def test_progress_and_end() -> None:
