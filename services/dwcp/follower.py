@@ -73,8 +73,9 @@ class Follower:
                 await self.poll()
                 self._reporter.measure(self.ledger.running(), time.monotonic())
                 await self.save()
-                if not self.ledger.is_active:
-                    await self.poll()  # lets the transports forget what has just ended
+            await self.poll()  # lets the transports forget what has ended
+            if self.ledger.running():  # and one came meanwhile
+                self._wake.set()
             self._reporter.measure_idle()
             await self.save()
 
