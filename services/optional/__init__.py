@@ -1,0 +1,1 @@
+"""Parts that a node can do without."""
