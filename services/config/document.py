@@ -78,7 +78,9 @@ def parse_yaml(text: str) -> Branch:
         return _top(_yaml_document(_Events(events)))
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
-        line = mark.line + 1 if mark is not None else 1
+        # What is missing at the end is marked on a line behind it.
+        last = text.rstrip("\n").count("\n")
+        line = min(mark.line, last) + 1 if mark is not None else 1
         raise DocumentError(line, f"no YAML: {exc.problem or exc.context}", "YAML") from exc
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1 if exc.position >= 0 else 1

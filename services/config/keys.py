@@ -183,7 +183,7 @@ def _expected(facts: _Facts, kind: KeyKind, choices: tuple[str, ...]) -> str:
             text = mark.text
             if facts.is_optional and "null" not in text:
                 text += ", or null"
-            return f"a list of distinct {text}" if facts.is_list else text
+            return _list_of(text, facts) if facts.is_list else text
     low, high = facts.limit("ge"), facts.limit("le")
     if kind is KeyKind.SWITCH:
         return "true or false"
@@ -192,10 +192,15 @@ def _expected(facts: _Facts, kind: KeyKind, choices: tuple[str, ...]) -> str:
         return f"a duration such as 30s, {range_text}"
     if kind is KeyKind.CHOICE:
         text = f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
-        return f"a list of distinct {', '.join(choices)}" if facts.is_list else text
+        return _list_of(", ".join(choices), facts) if facts.is_list else text
     if facts.is_list:
-        return f"a list of distinct whole numbers from {low} to {high}"
+        return _list_of(f"whole numbers from {low} to {high}", facts)
     return f"a whole number from {low} to {high}"
+
+
+def _list_of(text: str, facts: _Facts) -> str:
+    at_least = " and at least one" if facts.limit("min_length") else ""
+    return f"a list of {text}; each once{at_least}"
 
 
 def _plain(value: Plain, kind: KeyKind) -> Plain:

@@ -148,12 +148,14 @@ class Database(Section):
 class ZeroTrust(Section):
     """Authentication inside the platform."""
 
-    enabled: Switch = Field(default=True, description="Allow only what a policy allows.")
+    enabled: Switch = Field(
+        default=True, description="Refuse calls between parts that no policy allows."
+    )
     continuous_auth: Switch = Field(
         default=True, description="Check sessions again while they last."
     )
     max_trust_duration: Duration = Field(
-        default=14400.0, ge=60, le=604800, description="Age at which a session ends."
+        default=14400.0, ge=60, le=604800, description="Age at which a session between parts ends."
     )
 
 
@@ -161,7 +163,7 @@ class Encryption(Section):
     """Keys and ciphers."""
 
     algorithm: EncryptionAlgorithm = Field(
-        default=EncryptionAlgorithm.AES_256_GCM, description="Cipher."
+        default=EncryptionAlgorithm.AES_256_GCM, description="Cipher for keys and data."
     )
     key_rotation_interval: Duration = Field(
         default=86400.0, ge=3600, le=31536000, description="Age at which a data key is replaced."
@@ -171,9 +173,9 @@ class Encryption(Section):
 class Audit(Section):
     """The record of what was done."""
 
-    enabled: Switch = Field(default=True, description="Write it.")
+    enabled: Switch = Field(default=True, description="Write the audit record.")
     retention_days: Whole = Field(
-        default=90, ge=1, le=3650, description="Days for which records are kept."
+        default=90, ge=1, le=3650, description="Days for which audit records are kept."
     )
 
 
@@ -188,18 +190,18 @@ class Security(Section):
 class Cors(Section):
     """Browsers of other origins."""
 
-    enabled: Switch = Field(default=True, description="Answer them.")
+    enabled: Switch = Field(default=True, description="Let web sites of other origins use the API.")
     allowed_origins: Annotated[tuple[CorsOrigin, ...], Distinct] = Field(
         default=("https://app.novacron.io",),
         max_length=64,
-        description="Origins that are answered.",
+        description="The origins that may.",
     )
 
 
 class RateLimit(Section):
     """The limit per client of the API."""
 
-    enabled: Switch = Field(default=True, description="Limit them.")
+    enabled: Switch = Field(default=True, description="Limit the requests of a client.")
     requests_per_minute: Whole = Field(
         default=1000, ge=1, le=1000000, description="Requests of one client in a minute."
     )
@@ -226,10 +228,10 @@ class Monitoring(Section):
 class Bridge(Section):
     """The node's own bridge."""
 
-    enabled: Switch = Field(default=True, description="Keep it.")
-    name: BridgeName = Field(default="novacron0", description="Its interface name.")
+    enabled: Switch = Field(default=True, description="Keep a bridge of the node's own.")
+    name: BridgeName = Field(default="novacron0", description="Interface name of the bridge.")
     address: InterfaceAddress | None = Field(
-        default=None, description="Its address with prefix length; null for none."
+        default=None, description="Address of the bridge; null for none."
     )
 
 
@@ -250,8 +252,12 @@ class Vm(Section):
 class Workload(Section):
     """Samples of the host's and the machines' load."""
 
-    enabled: Switch = Field(default=True, description="Take them.")
-    sample_interval: Duration = Field(default=10.0, ge=1, le=3600, description="Time between two.")
+    enabled: Switch = Field(
+        default=True, description="Sample the load of the host and its machines."
+    )
+    sample_interval: Duration = Field(
+        default=10.0, ge=1, le=3600, description="Time between two samples."
+    )
 
 
 class OptionalServices(Section):

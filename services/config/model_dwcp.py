@@ -57,12 +57,12 @@ class Transport(Section):
 class Compression(Section):
     """What happens to bytes before they are sent."""
 
-    enabled: Switch = Field(default=True, description="Compress at all.")
+    enabled: Switch = Field(default=True, description="Compress what is sent.")
     algorithm: CompressionAlgorithm = Field(
-        default=CompressionAlgorithm.ZSTD, description="How to compress."
+        default=CompressionAlgorithm.ZSTD, description="Method of compression."
     )
     level: CompressionLevel = Field(
-        default=CompressionLevel.BALANCED, description="How much time to spend on it."
+        default=CompressionLevel.BALANCED, description="Time to spend on compression."
     )
     enable_delta_encoding: Switch = Field(
         default=True, description="Send differences to a version that the peer has."
@@ -76,27 +76,29 @@ class Prediction(Section):
     """The bandwidth prediction."""
 
     enabled: Switch = Field(default=True, description="Predict bandwidth.")
-    model_type: PredictionModel = Field(default=PredictionModel.LSTM, description="How to predict.")
+    model_type: PredictionModel = Field(
+        default=PredictionModel.LSTM, description="Model of the prediction."
+    )
     prediction_horizon: Duration = Field(
-        default=300.0, ge=1, le=86400, description="How far ahead."
+        default=300.0, ge=1, le=86400, description="How far ahead bandwidth is predicted."
     )
 
 
 class Consensus(Section):
     """The agreement between hosts."""
 
-    enabled: Switch = Field(default=True, description="Take part in it.")
+    enabled: Switch = Field(default=True, description="Take part in the agreement between hosts.")
     algorithm: ConsensusAlgorithm = Field(
-        default=ConsensusAlgorithm.RAFT, description="How to agree."
+        default=ConsensusAlgorithm.RAFT, description="Method of agreement."
     )
     quorum_size: Whole = Field(default=3, ge=1, le=1000, description="Members that must agree.")
-    cluster_size: Whole = Field(default=5, ge=1, le=1000, description="Members that there are.")
+    cluster_size: Whole = Field(default=5, ge=1, le=1000, description="Members of the cluster.")
 
 
 class Dwcp(Section):
     """The protocol between hosts."""
 
-    enabled: Switch = Field(default=True, description="Run it.")
+    enabled: Switch = Field(default=True, description="Run the protocol between hosts.")
     transport: Transport = Transport()
     compression: Compression = Compression()
     prediction: Prediction = Prediction()

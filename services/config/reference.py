@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from protocol.records import Plain
+from services.config.durations import DURATION_PATTERN, format_duration
 from services.config.keys import Key, key_table
 from services.config.model import Config
 
@@ -39,6 +40,10 @@ def with_key_rows(text: str) -> str:
 def json_schema() -> dict[str, Plain]:
     """The JSON schema of a configuration file; every key may be left out."""
     schema = Config.model_json_schema(by_alias=True)
+    for section in schema["$defs"].values():
+        for field in section.get("properties", {}).values():
+            if field.get("pattern") == DURATION_PATTERN:  # pydantic leaves the seconds as they are
+                field["default"] = format_duration(field["default"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
