@@ -72,8 +72,8 @@ def run(
     SIGTERM and SIGINT (Ctrl-C) stop it in order, a second one at once; SIGHUP reads the
     configuration again and restarts only what changed.
     """
-    from services.node.run import RunOptions
-    from services.node.run import run as run_node
+    from services.node.start import RunOptions
+    from services.node.start import run as run_node
 
     options = RunOptions(
         config_dir=config_dir, environment=environment, state_dir=state_dir, roles=roles

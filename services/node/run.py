@@ -10,9 +10,6 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
@@ -24,8 +21,8 @@ from services.config.kinds import DatabaseMode
 from services.config.model import Config
 from services.node import preflight, probes, state_dir
 from services.node.errors import PreflightError
-from services.node.output import Output
 from services.node.preflight import Finding, Outcome
+from services.node.start import RunOptions, Start
 from services.node.state_dir import StateDir
 from services.version import VERSION
 from supervisor.child import logs
@@ -39,39 +36,13 @@ from supervisor.runtime.root import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The command line of ``novacron run``; None where a flag was not given."""
-
-    config_dir: Path | None = None
-    environment: str | None = None
-    state_dir: Path | None = None
-    roles: tuple[str, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-    def load(self) -> loader.LoadedConfig:
-        """Read the configuration.
-
-        Raises:
-            ConfigError: it is invalid.
-        """
-        overrides: dict[str, Plain] = {}
-        if self.state_dir is not None:
-            overrides["system.dataDir"] = str(self.state_dir.absolute())
-        if self.roles:
-            overrides["platform.roles"] = list(self.roles)
-        directory = locate.config_dir(self.config_dir, self.environ)
-        return loader.load(directory, self.environment, self.environ, overrides)
-
-
-def run(options: RunOptions) -> int:
+def run(options: RunOptions, start: Start) -> int:
     """Run a node in the foreground; returns the program's exit code."""
-    started_s = executed_s()
     try:
         findings = list(preflight.judge_host(probes.host_facts()))
         preflight.require(findings)
         preflight_end_s = time.monotonic()
-        loaded = options.load()
+        loaded = load(options)
         config = loaded.config
         # First, since a node that already runs here also explains every port that is taken.
         state = _prepare_state(config)
@@ -83,33 +54,33 @@ def run(options: RunOptions) -> int:
     except PreflightError as exc:
         print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_PREFLIGHT
-    output = Output()
-    try:
-        settings = _tree_settings(config, state)
-        logs.configure("novacron", log_dir=settings.log_dir, level=settings.log_level)
-        _log_findings(findings, loaded, state)
-        place = _place(config, state)
-        return run_root(
-            tree.build(config, place),
-            _root_settings(config, started_s, (preflight_end_s, time.monotonic())),
-            settings,
-            reload=_Reload(options, config, place),
-            spare=frozenset((output.pid,)),
-        )
-    finally:
-        output.close()
+    settings = _tree_settings(config, state)
+    logs.configure("novacron", log_dir=settings.log_dir, level=settings.log_level)
+    _log_findings(findings, loaded, state)
+    place = _place(config, state)
+    return run_root(
+        tree.build(config, place),
+        _root_settings(config, start.executed_s, (preflight_end_s, time.monotonic())),
+        settings,
+        reload=_Reload(options, config, place),
+        spare=frozenset((start.output.pid,)),
+        warm=start.warm,
+    )
 
 
-def executed_s() -> float:
-    """Monotonic time at which this program was executed, to a hundredth of a second.
+def load(options: RunOptions) -> loader.LoadedConfig:
+    """Read the configuration that a command line means.
 
-    The kernel counts from the fork before it, and in ticks; a host that was suspended counts
-    that time too, which no monotonic clock does, so the result is never before the boot.
+    Raises:
+        ConfigError: it is invalid.
     """
-    stat = Path("/proc/self/stat").read_text()
-    ticks = int(stat.rpartition(")")[2].split()[19])
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - max(0.0, age_s)
+    overrides: dict[str, Plain] = {}
+    if options.state_dir is not None:
+        overrides["system.dataDir"] = str(options.state_dir.absolute())
+    if options.roles:
+        overrides["platform.roles"] = list(options.roles)
+    directory = locate.config_dir(options.config_dir, options.environ)
+    return loader.load(directory, options.environment, options.environ, overrides)
 
 
 class _Reload:
@@ -121,7 +92,7 @@ class _Reload:
         self._place = place
 
     def __call__(self) -> Reloaded:
-        config = self._options.load().config
+        config = load(self._options).config
         changed = loader.changes(self._config, config)
         fixed = [key for key in changed if key in _FIXED_KEYS]
         if fixed:

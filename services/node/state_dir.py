@@ -258,6 +258,8 @@ def _make_run_dir(state: Path, owners: _Owners) -> Path:
         for name in ("pg", "redis", ""):
             with contextlib.suppress(FileNotFoundError):
                 (link / name).rmdir()
+    if run != link and os.path.lexists(link):
+        raise refused(link, "is in the way of a link", "remove it")
     directories.ensure(run, owners.uid, owners.gid, _SHARED)
     if run != link:
         link.symlink_to(run)

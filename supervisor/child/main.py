@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import os
 import pwd
@@ -128,6 +129,7 @@ def _redirect_output(launch: Launch) -> None:
 def _run_service(launch: Launch, board: Board) -> int:
     from supervisor.child.asyncio_runtime import run_service
 
+    gc.enable()  # the launcher has none; what it shares with us is frozen and stays so
     service = resolve(launch.spec.start)()
     assert isinstance(service, Service)
     return run_service(service, launch, board)
@@ -136,6 +138,7 @@ def _run_service(launch: Launch, board: Board) -> int:
 def _run_loop(launch: Launch, board: Board) -> int:
     from supervisor.child.blocking_runtime import run_blocking_service
 
+    gc.enable()  # as for a service
     service = resolve(launch.spec.start)()
     assert isinstance(service, BlockingService)
     return run_blocking_service(service, launch, board)

@@ -68,9 +68,7 @@ def _become_launcher(supervisor_pid: int, title: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     child_main.set_title(f"{title}: launcher")
-    gc.collect()
-    gc.freeze()  # what is imported now is shared with every child; do not touch it again
-    gc.disable()
+    gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
 
 class _Launcher:
@@ -126,6 +124,7 @@ class _Launcher:
             ),
             name=launch.path,
         )
+        gc.freeze()  # what exists now is shared with the child until one of the two touches it
         try:
             process.start()
         except OSError as exc:
@@ -168,8 +167,6 @@ class _Launcher:
         except ImportError as exc:
             # The child that needs it will say so itself, with its own name.
             _log.warning("preload_failed", module=name, error=str(exc))
-        if not self._preload:
-            gc.freeze()
 
     def _send(self, message: list[object], *descriptors: int) -> None:
         data = codec.encode(to_wire(message))

@@ -116,6 +116,8 @@ class LauncherClient:
 
     def end(self, timeout_s: float = 2.0) -> None:
         """Close the channel, upon which it ends everything below it, and wait for it."""
+        if self.channel.fileno() < 0:
+            return  # done already
         self.channel.close()
         pidfd = None
         with contextlib.suppress(ProcessLookupError):
@@ -145,6 +147,30 @@ class LauncherClient:
         except (BrokenPipeError, ConnectionResetError, BlockingIOError):
             return False
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """A board and a launcher that exist before their supervisor does."""
+
+    board: Board
+    launcher: LauncherClient
+
+
+def warm_start(title: str, modules: Iterable[str] = ()) -> WarmStart:
+    """Fork a launcher now, while this process has no threads and few imports.
+
+    The less is imported, the more memory the processes of the tree share; and the launcher
+    imports ``modules``, in this order, while this process reads its configuration.
+
+    Args:
+        title: prefix of the process title: tree title, colon, path of the supervisor.
+        modules: what the first children need.
+    """
+    board = Board()
+    launcher_client = LauncherClient(board, title, fork=True)
+    launcher_client.preload(modules)
+    return WarmStart(board, launcher_client)
 
 
 def _serve_forked(

@@ -43,7 +43,6 @@ from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Mode, Supervisor
 from supervisor.posix import processes as posix_processes
-from supervisor.posix.board import Board
 from supervisor.runtime.control import Control
 from supervisor.runtime.launch import Launch, TreeSettings
 from supervisor.runtime.launcher_client import (
@@ -53,6 +52,8 @@ from supervisor.runtime.launcher_client import (
     LauncherClient,
     Notice,
     Refused,
+    WarmStart,
+    warm_start,
 )
 from supervisor.runtime.processes import Process, component_record, exit_reason
 
@@ -92,6 +93,7 @@ class SupervisorLoop:
         keys: its own key pair.
         owner: see Owner; set before ``run``.
         spare: children of this process that are not its business, such as the console.
+        warm: the launcher to use; None to fork one now.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class SupervisorLoop:
         secret: bytes,
         keys: KeyPair,
         spare: frozenset[int] = frozenset(),
+        warm: WarmStart | None = None,
     ) -> None:
         self.machine = Supervisor(spec)
         self.path = path
@@ -121,10 +124,10 @@ class SupervisorLoop:
         self._next_liveness_s = 0.0
         # From here the order counts: no thread may exist when the launcher is forked.
         self._wake = _open_signals()
-        self._board = Board()
-        self._free_slots = list(range(len(spec.children) * 4 + 64, -1, -1))
         self._title = f"{tree.title}: {path}"
-        self._launcher = LauncherClient(self._board, self._title, fork=True)
+        warm = warm or warm_start(self._title)
+        self._board, self._launcher = warm.board, warm.launcher
+        self._free_slots = list(range(len(spec.children) * 4 + 64, -1, -1))
         self.context: zeromq.Context = zmq.Context(io_threads=1)
         self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
         publish(self.run_dir, path, keys.public)

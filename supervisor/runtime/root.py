@@ -31,6 +31,7 @@ from supervisor.posix import prctl
 from supervisor.runtime.control import Caller
 from supervisor.runtime.journal import Journal
 from supervisor.runtime.launch import TreeSettings
+from supervisor.runtime.launcher_client import WarmStart
 from supervisor.runtime.loop import SupervisorLoop
 from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.status import component_status, memory_bytes, verdict_of
@@ -92,6 +93,7 @@ def run_root(
     *,
     reload: Reload,
     spare: frozenset[int] = frozenset(),
+    warm: WarmStart | None = None,
 ) -> int:
     """Run a tree until it is told to stop or fails; returns the program's exit code.
 
@@ -101,8 +103,9 @@ def run_root(
         tree: settings of all processes.
         reload: reads the configuration again; raises NovacronError when it is invalid.
         spare: children of this process that are none of the tree's business.
+        warm: the root's launcher, if it was forked already.
     """
-    return _Root(spec, settings, tree, reload, spare).run()
+    return _Root(spec, settings, tree, reload, spare, warm).run()
 
 
 class _Root:
@@ -113,6 +116,7 @@ class _Root:
         tree: TreeSettings,
         reload: Reload,
         spare: frozenset[int],
+        warm: WarmStart | None,
     ) -> None:
         self._settings = settings
         self._reload = reload
@@ -131,7 +135,7 @@ class _Root:
         write_operator_key(run, key_pair(secret, f"{names.OPERATOR}\0"))
         keys: KeyPair = key_pair(secret, f"{names.ROOT}\0")
         self._loop = SupervisorLoop(
-            spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, spare=spare
+            spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, spare=spare, warm=warm
         )
         self._loop.owner = self
         self._loop.control.calls.update(
