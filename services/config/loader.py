@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from protocol.records import Plain
 from services.config.entries import Entry, Tier, from_files, from_variables, resolved
@@ -115,10 +115,20 @@ def changes(old: Config, new: Config) -> tuple[str, ...]:
     return tuple(path for path in key_table().keys if _at(before, path) != _at(after, path))
 
 
+def revealed_values(config: Config) -> dict[str, Plain]:
+    """Each key's value by dotted key, with secrets as they are; for comparing, not for showing."""
+    values = config.model_dump(mode="python", by_alias=True)
+    return {path: _revealed(_at(values, path)) for path in key_table().keys}
+
+
 def plain_values(config: Config) -> dict[str, Plain]:
     """Each key's value as a file would have it, by dotted key, with secrets masked."""
     masked = config.secrets_masked()
     return {path: _at(masked, path) for path in key_table().keys}
+
+
+def _revealed(value: Plain) -> Plain:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _from_flags(overrides: Mapping[str, Plain], table: KeyTable) -> dict[str, Entry]:

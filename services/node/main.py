@@ -72,11 +72,14 @@ def run(
     SIGTERM and SIGINT (Ctrl-C) stop it in order, a second one at once; SIGHUP reads the
     configuration again and restarts only what changed.
     """
-    from services.node.start import RunOptions
+    from services.node.prepared import RunOptions
     from services.node.start import run as run_node
 
     options = RunOptions(
-        config_dir=config_dir, environment=environment, state_dir=state_dir, roles=roles
+        config_dir=None if config_dir is None else str(config_dir.absolute()),
+        environment=environment,
+        state_dir=None if state_dir is None else str(state_dir.absolute()),
+        roles=roles,
     )
     sys.exit(run_node(options))
 

@@ -1,20 +1,42 @@
-"""The first milliseconds of ``novacron run``: fork what must be forked early, then go on.
+"""``novacron run``: from a command line to a running tree, and its exit code.
 
-Reading the configuration needs libraries that no process of the tree needs. So the launcher is
-forked before they are imported: it shares more memory with its children, and it imports what
-they need at the same time as this process imports what the configuration needs.
+Phase 0 looks at the host; phase 1 reads the configuration and looks at what it names. Both are
+over before there is a tree, and everything after them is the root supervisor's. The launcher is
+forked first of all: it imports what the tree needs at the same time as another process imports
+what the configuration needs, and the earlier it is forked the more memory its children share.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
+from services.node import preflight, probes, state_dir
+from services.node.errors import PreflightError
 from services.node.output import Output
+from services.node.preflight import Finding, Outcome
+from services.node.prepared import (
+    ConfigurationError,
+    Prepared,
+    Reloader,
+    RunOptions,
+    read_in_fork,
+)
+from services.node.state_dir import StateDir
+from services.version import VERSION
+from supervisor.child import logs
+from supervisor.runtime.launch import TreeSettings
 from supervisor.runtime.launcher_client import WarmStart, warm_start
+from supervisor.runtime.root import (
+    EXIT_CONFIGURATION,
+    EXIT_PREFLIGHT,
+    RootSettings,
+    run_root,
+)
 
 # In the order in which the first children start; the gateway's framework, which takes as long as
 # all the rest, comes last. What the data level needs is imported before its supervisor is forked
@@ -44,42 +66,21 @@ PRELOAD = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """The command line of ``novacron run``; None or empty where a flag was not given."""
-
-    config_dir: Path | None = None
-    environment: str | None = None
-    state_dir: Path | None = None
-    roles: tuple[str, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What exists before the configuration is read.
-
-    Attributes:
-        executed_s: monotonic time at which the program was executed.
-        output: the console process.
-        warm: the root's launcher.
-    """
-
-    executed_s: float
-    output: Output
-    warm: WarmStart
-
-
 def run(options: RunOptions) -> int:
     """Run a node in the foreground; returns the program's exit code."""
     executed = executed_s()
     output = Output()
     warm = warm_start("novacron: novacron", PRELOAD)
     try:
-        from services.node import run as node
-
-        return node.run(options, Start(executed, output, warm))
+        return _run(options, executed, output, warm)
+    except ConfigurationError as exc:
+        print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return EXIT_CONFIGURATION
+    except PreflightError as exc:
+        print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return EXIT_PREFLIGHT
     finally:
+        sys.stderr.flush()
         warm.launcher.end()
         output.close()
 
@@ -94,3 +95,90 @@ def executed_s() -> float:
     ticks = int(stat.rpartition(")")[2].split()[19])
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, age_s)
+
+
+def _run(options: RunOptions, executed: float, output: Output, warm: WarmStart) -> int:
+    findings = list(preflight.judge_host(probes.host_facts()))
+    preflight.require(findings)
+    preflight_end_s = time.monotonic()
+    prepared = read_in_fork(options)
+    # First, since a node that already runs here also explains every port that is taken.
+    state = _prepare_state(prepared)
+    findings += preflight.judge_node(_node_facts(prepared))
+    preflight.require(findings)
+    tree = TreeSettings(
+        run_dir=str(state.run_dir),
+        log_dir="" if state.log_dir is None else str(state.log_dir),
+        log_level=prepared.log_level,
+    )
+    logs.configure("novacron", log_dir=tree.log_dir, level=tree.log_level)
+    _log_findings(findings, prepared, state)
+    return run_root(
+        prepared.spec,
+        _root_settings(prepared, executed, (preflight_end_s, time.monotonic())),
+        tree,
+        reloader=Reloader(options, prepared),
+        spare=frozenset((output.pid,)),
+        warm=warm,
+    )
+
+
+def _node_facts(prepared: Prepared) -> preflight.NodeFacts:
+    return probes.node_facts(
+        state_dir=Path(prepared.state_dir),
+        log_dir=Path(prepared.log_dir),
+        ports={key: (it.host, it.port) for key, it in prepared.listeners.items()},
+        service_user=prepared.service_user,
+        group=prepared.group,
+        embedded=prepared.embedded,
+    )
+
+
+def _prepare_state(prepared: Prepared) -> StateDir:
+    return state_dir.prepare(
+        Path(prepared.state_dir),
+        log_dir=Path(prepared.log_dir),
+        group=prepared.group,
+        service_user=prepared.service_user,
+        embedded=prepared.embedded,
+    )
+
+
+def _root_settings(
+    prepared: Prepared, executed: float, phase_ends_s: tuple[float, ...]
+) -> RootSettings:
+    shown = {
+        "api": "api.port",
+        "health": "monitoring.healthCheckPort",
+        "metrics": "monitoring.metricsPort",
+    }
+    addresses = {
+        name: f"http://{found.host}:{found.port}"
+        for name, key in shown.items()
+        if (found := prepared.listeners.get(key)) is not None
+    }
+    return RootSettings(
+        name=prepared.name,
+        version=VERSION,
+        node_id=prepared.node_id,
+        environment=prepared.environment,
+        roles=prepared.roles,
+        state_dir=prepared.state_dir,
+        started_s=executed,
+        phase_ends_s=phase_ends_s,
+        shutdown_timeout_s=prepared.shutdown_timeout_s,
+        addresses=addresses,
+    )
+
+
+def _log_findings(findings: list[Finding], prepared: Prepared, state: StateDir) -> None:
+    log = structlog.get_logger()
+    if state.log_problem:
+        log.warning("log_files_unavailable", reason=state.log_problem)
+    for finding in findings:
+        if finding.outcome is Outcome.WARNING:
+            log.warning(
+                "preflight_warning", check=finding.name, detail=finding.detail, hint=finding.hint
+            )
+    for note in prepared.notes:
+        log.info("config_note", note=note)

@@ -142,8 +142,13 @@ class SupervisorLoop:
 
     def watch(self, source: object, take: Callable[[], None]) -> None:
         """Call ``take`` whenever a socket or descriptor is readable."""
-        self._readers[source] = take
+        self._readers[_poll_key(source)] = take
         self._poller.register(source, zmq.POLLIN)
+
+    def unwatch(self, source: object) -> None:
+        """Look at a socket or descriptor no more."""
+        del self._readers[_poll_key(source)]
+        self._poller.unregister(source)
 
     def step(self, event: events.Event) -> None:
         """Hand an event to the state machine and carry out what it wants."""
@@ -173,8 +178,8 @@ class SupervisorLoop:
 
     def _turn(self) -> None:
         for source, _flags in self._poller.poll(self._timeout_ms()):
-            take = self._readers.get(source) or self._reader_of_fd(source)
-            take()
+            if (take := self._readers.get(source)) is not None:
+                take()
         now_s = time.monotonic()
         due_s = self.machine.due_s()
         if due_s is not None and due_s <= now_s:
@@ -187,13 +192,6 @@ class SupervisorLoop:
             self._launcher.kill()
         self.control.turn(now_s)
         self.owner.turn(now_s)
-
-    def _reader_of_fd(self, descriptor: object) -> Callable[[], None]:
-        # zmq.Poller reports plain sockets by their descriptor.
-        for source, take in self._readers.items():
-            if isinstance(source, socket.socket) and source.fileno() == descriptor:
-                return take
-        raise AssertionError(f"nobody reads {descriptor!r}")
 
     def _timeout_ms(self) -> int:
         due = [
@@ -362,8 +360,7 @@ class SupervisorLoop:
     def _replace_launcher(self) -> None:
         """The launcher is gone, and so are its children; another one takes its place."""
         self._log.error("launcher_ended", pid=self._launcher.pid)
-        self._poller.unregister(self._launcher.channel)
-        del self._readers[self._launcher.channel]
+        self.unwatch(self._launcher.channel)
         self._launcher.end()
         posix_processes.end_strangers(self._spare)
         if self.machine.mode is not Mode.FINISHED:
@@ -440,6 +437,11 @@ class SupervisorLoop:
             withdraw(self.run_dir, names.child_path(self.path, name))
         self.control.close()
         self._zap.close()
+
+
+def _poll_key(source: object) -> object:
+    """What zmq.Poller reports for a source: its own sockets as they are, others by descriptor."""
+    return source.fileno() if isinstance(source, socket.socket) else source
 
 
 def _open_signals() -> socket.socket:

@@ -7,9 +7,9 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +25,7 @@ from supervisor.boot import phases
 from supervisor.boot.phases import PhaseEnded, PhaseTracker, components_by_path
 from supervisor.core import events
 from supervisor.core.reason import ExitKind, ExitReason
-from supervisor.core.spec import FailureClass, SupervisorSpec
+from supervisor.core.spec import FailureClass, SpecError, SupervisorSpec
 from supervisor.core.supervisor import Mode
 from supervisor.posix import prctl
 from supervisor.runtime.control import Caller
@@ -83,7 +83,18 @@ class Reloaded:
     changed: tuple[str, ...]
 
 
-Reload = Callable[[], Reloaded]
+class ConfigurationReader(Protocol):
+    """Reads the configuration again while the root goes on."""
+
+    def start(self) -> int | None:
+        """Begin; returns the descriptor to watch, or None when it has begun already."""
+
+    def take(self) -> Reloaded | None:
+        """Take in what can be read from the descriptor; the result once it is complete.
+
+        Raises:
+            NovacronError: the new configuration can't be used.
+        """
 
 
 def run_root(
@@ -91,7 +102,7 @@ def run_root(
     settings: RootSettings,
     tree: TreeSettings,
     *,
-    reload: Reload,
+    reloader: ConfigurationReader,
     spare: frozenset[int] = frozenset(),
     warm: WarmStart | None = None,
 ) -> int:
@@ -101,11 +112,11 @@ def run_root(
         spec: the root's children.
         settings: see RootSettings.
         tree: settings of all processes.
-        reload: reads the configuration again; raises NovacronError when it is invalid.
+        reloader: reads the configuration again at SIGHUP.
         spare: children of this process that are none of the tree's business.
         warm: the root's launcher, if it was forked already.
     """
-    return _Root(spec, settings, tree, reload, spare, warm).run()
+    return _Root(spec, settings, tree, reloader, spare, warm).run()
 
 
 class _Root:
@@ -114,12 +125,12 @@ class _Root:
         spec: SupervisorSpec,
         settings: RootSettings,
         tree: TreeSettings,
-        reload: Reload,
+        reloader: ConfigurationReader,
         spare: frozenset[int],
         warm: WarmStart | None,
     ) -> None:
         self._settings = settings
-        self._reload = reload
+        self._reloader = reloader
         self._log = structlog.get_logger()
         self._manager = ServiceManager(os.environ)
         self._journal = Journal(boot_id=secrets.token_hex(8))
@@ -144,7 +155,6 @@ class _Root:
 
     def run(self) -> int:
         """Boot, serve, stop."""
-        gc.collect()
         gc.freeze()
         gc.disable()  # the loop makes no cycles; what the state machine keeps is bounded
         for number, end_s in enumerate(self._settings.phase_ends_s):
@@ -185,7 +195,7 @@ class _Root:
     def take_signal(self, number: int) -> None:
         """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads."""
         if number == signal.SIGHUP:
-            self._reload_now()
+            self._start_reload()
         elif self._stop_asked_s is None:
             self._stop(signal.Signals(number).name)
         elif time.monotonic() - self._stop_asked_s > STOP_REPEAT_S:
@@ -260,17 +270,25 @@ class _Root:
         self._note("node:stopping", names.ROOT, {"cause": cause})
         self._loop.step(events.StopAll(ExitReason(kind=ExitKind.SHUTDOWN, detail=cause)))
 
-    def _reload_now(self) -> None:
-        self._manager.reloading()
+    def _start_reload(self) -> None:
+        descriptor = self._reloader.start()
+        if descriptor is not None:
+            self._manager.reloading()
+            self._loop.watch(descriptor, lambda: self._take_reload(descriptor))
+
+    def _take_reload(self, descriptor: int) -> None:
         try:
-            reloaded = self._reload()
+            reloaded = self._reloader.take()
+            if reloaded is None:
+                return
             self._loop.step(events.Reconfigure(reloaded.spec))
-        except (NovacronError, ValueError) as exc:
+        except (NovacronError, SpecError) as exc:
             self._log.error("reload_refused", reason=str(exc))
             self._note("node:reload-refused", names.ROOT, {"reason": str(exc)})
         else:
             self._order = list(components_by_path(reloaded.spec))
             self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
+        self._loop.unwatch(descriptor)
         self._manager.ready()
 
     def _conclude(self, final: ExitReason) -> int:
