@@ -1,3 +1,31 @@
-"""What all tests share: one plugin per real server."""
+"""What all tests share: one plugin per real thing, and the rule that nothing is skipped."""
 
-pytest_plugins = ["tests.fixtures.fix_postgres", "tests.fixtures.fix_redis"]
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+pytest_plugins = [
+    "tests.fixtures.fix_postgres",
+    "tests.fixtures.fix_redis",
+    "tests.fixtures.fix_node",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--no-skips``, which ``make test`` uses: there everything that is needed is there."""
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed test")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure that gives its reason."""
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (a skip is a failure with --no-skips)"
+    return report
