@@ -108,7 +108,7 @@ class CompressionLevel(enum.Enum):
 
     FAST = "fast"
     BALANCED = "balanced"
-    MAX = "max"
+    BEST = "best"
 
 
 class PredictionModel(enum.Enum):

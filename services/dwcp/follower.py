@@ -29,7 +29,7 @@ CHECKPOINT_TIMEOUT_S = 2.0
 # A database that is down is not asked with every report.
 CHECKPOINT_RETRY_S = 5.0
 DATABASE = "data/database"
-COMPONENT = "dwcp"
+COMPONENT = "core/dwcp/manager"
 CHECKPOINT_VERSION = 1
 
 
