@@ -46,6 +46,6 @@ class ApiService(Service):
         await self._server.close()
         self._app.flush()
 
-    async def _tell_status(self, request: Request) -> Plain:
+    def _tell_status(self, request: Request) -> Plain:
         del request
         return {"port": self._server.port, **self._server.statistics()}

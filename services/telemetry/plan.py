@@ -52,8 +52,8 @@ def checks_of(settings: TelemetrySettings) -> tuple[tuple[Check, bool], ...]:
     """The three required checks, each with whether this node has such a component."""
     return (
         (Check("database", "data/database", "database.status"), settings.database_enabled),
-        (Check("cache", "data/cache"), settings.cache_enabled),
-        (Check("dwcp", "core/dwcp/manager"), settings.dwcp_enabled),
+        (Check("cache", "data/cache", "cache.status"), settings.cache_enabled),
+        (Check("dwcp", "core/dwcp/manager", "dwcp.status"), settings.dwcp_enabled),
     )
 
 

@@ -2,7 +2,7 @@
 
 What a component last said of itself arrives on its own and within milliseconds, also when its
 process has died. What it can't show is a process that is alive and answers nobody, so the
-database is asked as well, live. One round of questions serves everybody who asks while it runs
+components are asked as well, live. One round of questions serves everybody who asks while it runs
 and a second longer, whatever the number of probes.
 """
 

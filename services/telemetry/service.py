@@ -113,7 +113,7 @@ class TelemetryService(Service):
         if any(record.name == "init:complete" for record in page.records):
             await self._reader.read(age_max_s=0.0)
 
-    async def _take_metrics(self, request: Request) -> Plain:
+    def _take_metrics(self, request: Request) -> Plain:
         try:
             batch = from_wire(MetricBatch, request.body)
         except NovacronError as exc:
@@ -124,7 +124,7 @@ class TelemetryService(Service):
             self._context.log.warning("samples_dropped", caller=request.caller, samples=dropped)
         return {"dropped": dropped}
 
-    async def _tell_status(self, request: Request) -> Plain:
+    def _tell_status(self, request: Request) -> Plain:
         del request
         families, series = self._metrics.series.size()
         servers = {

@@ -111,7 +111,7 @@ async def running(*, peers: dict[str, Any] | None = None, **settings: Plain) -> 
 
 async def tell(service: ApiService) -> Any:
     """The reply of ``api.status``."""
-    return await service.calls()["api.status"](Request("operator", "api.status", None, 1.0))
+    return service.calls()["api.status"](Request("operator", "api.status", None, 1.0))
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -113,8 +113,8 @@ class Root:
             await self.more.wait()
         return to_wire(JournalPage(boot_id="b", records=found, next=found[-1].seq + 1))
 
-    async def database(self, request: Request) -> Plain:
-        """The database's own answer."""
+    async def answer(self, request: Request) -> Plain:
+        """A component's own answer."""
         return {"is_connected": True}
 
 
@@ -126,7 +126,9 @@ async def running(root: Root, **settings: Plain) -> Any:
         settings={**SETTINGS, **settings},
         peers={
             "novacron": {"status": root.status, "journal": root.journal},
-            "data/database": {"database.status": root.database},
+            "data/database": {"database.status": root.answer},
+            "data/cache": {"cache.status": root.answer},
+            "core/dwcp/manager": {"dwcp.status": root.answer},
         },
     )
     service = TelemetryService()
@@ -142,9 +144,7 @@ async def running(root: Root, **settings: Plain) -> Any:
 
 async def tell(service: TelemetryService) -> Any:
     """The reply of ``telemetry.status``."""
-    return await service.calls()["telemetry.status"](
-        Request("operator", "telemetry.status", None, 1)
-    )
+    return service.calls()["telemetry.status"](Request("operator", "telemetry.status", None, 1))
 
 
 async def exchange(port: int, request: bytes) -> bytes:
@@ -250,7 +250,7 @@ def test_metrics_follow_journal_status_and_casts() -> None:
                 MetricBatch((MetricSample(MetricKind.GAUGE, "novacron_vm_domains", 2.0),))
             )
             await until(lambda: journal_read(service, 2))
-            await service.calls()["metrics"](Request("core/vm", "metrics", batch, 1.0))
+            service.calls()["metrics"](Request("core/vm", "metrics", batch, 1.0))
 
             code, headers, body = await get(ports["metrics"], "/metrics")
 
@@ -281,7 +281,7 @@ def test_bad_batch_is_refused() -> None:
     async def scenario() -> None:
         async with running(Root()) as (service, _ports):
             with pytest.raises(Exception, match="samples"):
-                await service.calls()["metrics"](Request("core/vm", "metrics", {"x": 1}, 1.0))
+                service.calls()["metrics"](Request("core/vm", "metrics", {"x": 1}, 1.0))
 
     run(scenario)
 

@@ -90,7 +90,7 @@ async def running(database: PostgresDatabase, vm: Vm | None, **settings: Plain) 
 async def latest(service: WorkloadService) -> WorkloadStatus:
     """The reply of ``workload.latest``."""
     request = Request("operator", "workload.latest", None, 1.0)
-    return from_wire(WorkloadStatus, await service.calls()["workload.latest"](request))
+    return from_wire(WorkloadStatus, service.calls()["workload.latest"](request))
 
 
 async def until(

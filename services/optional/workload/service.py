@@ -178,7 +178,7 @@ class WorkloadService(Service):
     def _reason(self) -> str:
         return "; ".join(part for part in (self._store_reason, self._domains_reason) if part)
 
-    async def _tell_latest(self, request: Request) -> Plain:
+    def _tell_latest(self, request: Request) -> Plain:
         del request
         return to_wire(
             WorkloadStatus(

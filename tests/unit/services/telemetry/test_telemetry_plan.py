@@ -131,7 +131,9 @@ def test_dead_component_is_not_asked(pid: int | None, expected: bool) -> None:
 
 def test_component_without_a_method_is_not_asked() -> None:
     """Where there is nothing to call, the pushed state has to do."""
-    assert not plan.is_worth_asking(CACHE, Reading(node(component("data/cache"))))
+    silent = plan.Check("cache", "data/cache")
+
+    assert not plan.is_worth_asking(silent, Reading(node(component("data/cache"))))
 
 
 @pytest.mark.parametrize(

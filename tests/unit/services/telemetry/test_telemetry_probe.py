@@ -96,6 +96,11 @@ class Tree:
         return {"is_connected": True} if self._database is None else await self._database(request)
 
 
+async def fine(request: Request) -> Plain:
+    """A component that answers."""
+    return {}
+
+
 def make(tree: Tree, clock: Clock, settings: TelemetrySettings = DEFAULTS) -> ReadinessProbe:
     """A probe of that tree."""
     context = MemoryServiceContext(
@@ -103,6 +108,8 @@ def make(tree: Tree, clock: Clock, settings: TelemetrySettings = DEFAULTS) -> Re
         peers={
             "novacron": {"status": tree.status},
             "data/database": {"database.status": tree.database},
+            "data/cache": {"cache.status": fine},
+            "core/dwcp/manager": {"dwcp.status": fine},
         },
     )
     reader = StatusReader(context, lambda _status: None, clock)
