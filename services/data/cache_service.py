@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.journal import JournalPage
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
+from services.data.background import BackgroundTasks
 from services.data.errors import CacheLimitError
 from services.data.journal_reader import follow, read_status
 from services.data.local_cache import LocalCache
@@ -91,7 +92,6 @@ class CacheService(Service):
     """Mirrors the node to Redis and caches for other processes."""
 
     def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
         self._local = LocalCache(entries_max=ENTRIES_MAX, bytes_max=BYTES_MAX)
         self._epoch = ""
         self._losses = 0
@@ -100,6 +100,7 @@ class CacheService(Service):
     async def init(self, context: ServiceContext) -> None:
         """Try Redis once; come up with it or without."""
         self._context = context
+        self._background = BackgroundTasks(context.fail)
         self._settings = from_wire(CacheSettings, context.settings)
         node_id = self._settings.node_id
         self._link = RedisLink(self._settings.redis, name=f"novacron:{context.path}")
@@ -110,8 +111,8 @@ class CacheService(Service):
             context.set_health(HEALTHY)
         except RedisUnavailableError as exc:
             self._lose(str(exc))
-        self._spawn(self._stay_connected())
-        self._spawn(follow(context, self._take_page))
+        self._background.start(self._stay_connected())
+        self._background.start(follow(context, self._take_page))
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See the head of the file."""
@@ -130,9 +131,7 @@ class CacheService(Service):
 
     async def terminate(self) -> None:
         """Disconnect; the node's keys in Redis end by themselves."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
         await self._link.close()
 
     async def _greet_first(self, client: Redis) -> None:
@@ -304,15 +303,6 @@ class CacheService(Service):
 
     def _count(self, name: str, value: float, **labels: str) -> None:
         self._context.measure(MetricSample(MetricKind.COUNTER, name, value, labels))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._context.fail(error)
 
 
 def _checked_key(key: str) -> str:

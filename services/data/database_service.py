@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.journal import JournalPage
@@ -25,6 +25,7 @@ from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.names import OPERATOR, ROOT
 from protocol.records import Plain, from_wire, to_wire
 from services.data import checkpoints, health_table, migrations
+from services.data.background import BackgroundTasks
 from services.data.checkpoints import RestoreRequest, SaveRequest
 from services.data.errors import DatabaseUnavailableError
 from services.data.health_table import HealthWriter
@@ -73,7 +74,6 @@ class DatabaseService(Service):
     """Connects with retry, migrates, writes the health table, keeps checkpoints."""
 
     def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
         self._losses = 0
 
     async def init(self, context: ServiceContext) -> None:
@@ -83,6 +83,7 @@ class DatabaseService(Service):
             CriticalError: refused, unreachable, or a schema that is not ours.
         """
         self._context = context
+        self._background = BackgroundTasks(self._fail)
         self._settings = from_wire(DatabaseSettings, context.settings)
         self._known = migrations.load()
         self._applied = 0
@@ -100,8 +101,8 @@ class DatabaseService(Service):
         await self._connect()
         duration_s = time.monotonic() - started
         context.emit("database:connected", migrations=self._applied, duration_s=duration_s)
-        self._spawn(self._stay_connected())
-        self._spawn(follow(context, self._write_page))
+        self._background.start(self._stay_connected())
+        self._background.start(follow(context, self._write_page))
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See the head of the file."""
@@ -127,9 +128,7 @@ class DatabaseService(Service):
 
     async def terminate(self) -> None:
         """Note in the table that the node is down if all of it stops, and disconnect."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
         if self._writer.is_stopping and self._database.is_connected:
             try:
                 async with self._database.session() as connection:
@@ -242,14 +241,7 @@ class DatabaseService(Service):
             )
         )
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+    def _fail(self, error: BaseException) -> None:
         if isinstance(error, CriticalError):
             self._context.set_health(Health(HealthState.UNHEALTHY, str(error)))
         self._context.fail(error)

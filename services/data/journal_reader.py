@@ -72,7 +72,11 @@ async def follow(
         Exception: what ``handler`` raises.
     """
     failed = 0
+    task = asyncio.current_task()
     while True:
+        # Python 3.11's wait_for, which libraries use, may swallow a cancellation.
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
         query = JournalQuery(since=since, wait_s=wait_s)
         asked = clock()
         try:

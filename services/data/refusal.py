@@ -25,7 +25,7 @@ class Refusal:
     is_missing_database: bool = False
 
 
-_MISSING_DATABASE = re.compile(r'database "[^"]*" does not exist')
+_MISSING_DATABASE = re.compile(r'database ".+" does not exist')
 _ADVICE = (
     ("password authentication failed", "check database.postgres.user and password"),
     ("no password supplied", "set database.postgres.password"),
@@ -41,7 +41,7 @@ _ADVICE = (
     ("does not match host name", "the server's certificate is for another host name"),
     ("invalid sslmode value", "correct database.postgres.sslMode"),
 )
-_MISSING_ROLE = re.compile(r'role "[^"]*" does not exist')
+_MISSING_ROLE = re.compile(r'role ".+" does not exist')
 
 
 def find_refusal(message: str) -> Refusal | None:
