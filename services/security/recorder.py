@@ -176,7 +176,8 @@ class Recorder:
         done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._enqueue(_Item(event, done))
         try:
-            return await asyncio.wait_for(done, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await done
         except TimeoutError:
             raise AuditUnavailableError(f"no audit record within {timeout_s:g} s") from None
 
@@ -204,7 +205,8 @@ class Recorder:
     async def drain(self, timeout_s: float) -> int:
         """Wait until the queue is empty; returns how many events are still in it."""
         try:
-            await asyncio.wait_for(self._empty.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
         except TimeoutError:
             await self._keep()
         return len(self._queue)
@@ -248,7 +250,8 @@ class Recorder:
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), remaining_s)
+                async with asyncio.timeout(remaining_s):
+                    await self._arrived.wait()
             except TimeoutError:
                 break
             await self._keep()

@@ -60,6 +60,8 @@ VERIFY_TIMEOUT_S = 60.0
 REMAINING_SHARE = 0.8
 # Below OTP's 5 s, with room to close.
 DRAIN_TIMEOUT_S = 2.0
+END_ATTEMPTS = 8
+END_PERIOD_S = 0.1
 METRIC_RECORDS = "novacron_audit_records_total"
 METRIC_STORE_UP = "novacron_audit_store_up"
 _NOT_ANSWERED = (PeerUnavailableError, CallTimeoutError, RemoteCallError)
@@ -258,6 +260,13 @@ class SecurityService(Service):
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
+    """Cancel a task until it has ended.
+
+    One cancellation may not do: asyncio.wait_for of Python 3.11 swallows one that arrives
+    together with the result (python/cpython#86296), and psycopg waits by it.
+    """
+    for _ in range(END_ATTEMPTS):
+        if task is None or task.done():
+            return
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=END_PERIOD_S)
