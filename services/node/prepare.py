@@ -44,6 +44,7 @@ def prepare(options: RunOptions) -> Prepared:
         environment=config.environment,
         roles=tuple(role.value for role in platform.roles),
         state_dir=str(system.data_dir),
+        run_dir=str(names.run_dir(Path(system.data_dir))),
         log_dir=str(system.log_path),
         log_level=system.log_level.value,
         group=system.group,

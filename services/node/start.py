@@ -104,6 +104,9 @@ def _run(options: RunOptions, executed: float, output: Output, warm: WarmStart) 
     prepared = read_in_fork(options)
     # First, since a node that already runs here also explains every port that is taken.
     state = _prepare_state(prepared)
+    warm.launcher.hold(state.lock_fd)  # no other node comes in before the last of ours has gone
+    if str(state.run_dir) != prepared.run_dir:
+        prepared = read_in_fork(options)  # a copied state directory brought a stale link along
     findings += preflight.judge_node(_node_facts(prepared))
     preflight.require(findings)
     tree = TreeSettings(

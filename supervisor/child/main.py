@@ -85,6 +85,7 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what came since the fork takes effect now
     if spec.cpus:
         os.sched_setaffinity(0, spec.cpus)
     if spec.type is ChildType.COMMAND:

@@ -433,6 +433,7 @@ class Supervisor:
             self.mode = Mode.STOPPING
             self._final = reason
             for child in self.children.values():
+                child.wanted = False
                 if child.state in (ChildState.WAITING, ChildState.DEGRADED):
                     self._move(child, ChildState.STOPPED)
 

@@ -139,6 +139,9 @@ class Control:
             hello = from_wire(Hello, message.body)
             if hello.incarnation == process.incarnation:
                 process.identity = identity
+                child = self._loop.machine.children.get(name)
+                if child is not None and child.state is ChildState.STOPPING:
+                    self.send_stop(process)  # it was asked before it could be spoken to
             return
         if process.identity != identity:
             return  # a word of a process that has been replaced

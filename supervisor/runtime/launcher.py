@@ -14,6 +14,7 @@ the supervisor, which is a sub-reaper too, and the supervisor starts another lau
 Messages are msgpack arrays on a Unix seqpacket socket pair::
 
     supervisor -> launcher   ["launch", Launch] · ["preload", [module, ...]]
+                             ["hold"] with a descriptor to keep open while the tree lives
     launcher -> supervisor   ["launched", id, incarnation, pid] with the pidfd attached
                              ["ended", id, incarnation, code or -signal]
                              ["refused", id, incarnation, sentence]
@@ -65,8 +66,9 @@ def _become_launcher(supervisor_pid: int, title: str) -> None:
     prctl.become_subreaper()
     # SIGCONT wakes a stopped launcher; the closed channel then tells it that it is alone.
     prctl.die_with_parent(supervisor_pid, signal.SIGCONT)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # Blocked and not ignored: a child that is told to end before it has set its own handlers
+    # inherits the mask and meets the signal as soon as it has.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     child_main.set_title(f"{title}: launcher")
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
@@ -78,6 +80,7 @@ class _Launcher:
         # Process objects of multiprocess, by pid. Any: the package has no types.
         self._children: dict[int, tuple[Any, str, int]] = {}
         self._preload: deque[str] = deque()
+        self._held: list[int] = []  # open as long as we and those that we fork live
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.settimeout(0)
@@ -100,10 +103,12 @@ class _Launcher:
                 self._use_idle_time()
 
     def _take_message(self) -> bool:
-        data = self._channel.recv(MESSAGE_BYTES_MAX)
+        data, descriptors, _flags, _address = socket.recv_fds(self._channel, MESSAGE_BYTES_MAX, 1)
         if not data:
             return False
         match codec.decode(data):
+            case ["hold"]:
+                self._held.extend(descriptors)
             case ["launch", wire]:
                 self._launch(from_wire(Launch, wire))
             case ["preload", [*modules]]:

@@ -91,6 +91,10 @@ class LauncherClient:
         """Ask it to import modules when it has nothing else to do."""
         self._send(["preload", list(modules)])
 
+    def hold(self, descriptor: int) -> None:
+        """Have a descriptor, such as a lock's, kept open until the last of the tree has ended."""
+        socket.send_fds(self.channel, [codec.encode(["hold"])], [descriptor])
+
     def notices(self) -> Iterator[Notice]:
         """What it has said since; never blocks.
 
