@@ -1,0 +1,1 @@
+"""The virtual machine level: libvirt's domains, their states and their events."""

@@ -1,0 +1,259 @@
+"""libvirt: one connection, its domains and its callbacks. Adapter for libvirt-python.
+
+Every method of LibvirtSession blocks, for ever if libvirtd hangs: call them in threads
+(``services.vm.deadline``). Callbacks come in libvirt's event thread and must only hand over.
+
+The session is read-only: libvirtd itself refuses whatever would change a guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import libvirt
+
+from services.vm.domains import event_from_libvirt, state_from_libvirt
+from services.vm.errors import (
+    DomainNotFoundError,
+    LibvirtLostError,
+    LibvirtRefusedError,
+    LibvirtUnavailableError,
+)
+from services.vm.model import DomainEvent, DomainRecord, DomainState
+
+# Past so many errors in a row the event loop is broken for good; libvirt gives no way to renew it.
+_LOOP_ERRORS_MAX = 100
+_CLOSE_REASONS = {
+    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "an error on the connection",
+    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed the connection",
+    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "libvirtd has stopped answering",
+    libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT: "the connection was closed here",
+}
+_LOST_CODES = frozenset({libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR})
+_LOST_DOMAINS = frozenset({libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC})
+_KIB = 1024
+
+
+class SessionListener(Protocol):
+    """Told in libvirt's event thread; must not block and not raise."""
+
+    def domain_changed(self, event: DomainEvent) -> None:
+        """A domain's lifecycle event."""
+
+    def closed(self, reason: str) -> None:
+        """The connection broke; the session is of no more use but for ``close``."""
+
+
+@functools.cache
+def start_event_loop() -> threading.Thread:
+    """Register libvirt's event loop and run it for the life of the process.
+
+    It must be registered before the first connection of the process, once. Errors go to the
+    exceptions alone from then on; libvirt would also print them.
+    """
+    libvirt.registerErrorHandler(_ignore_error, None)
+    libvirt.virEventRegisterDefaultImpl()
+    thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
+    thread.start()
+    return thread
+
+
+class LibvirtSession:
+    """An open connection."""
+
+    def __init__(self, connection: Any, listener: SessionListener) -> None:
+        self._connection = connection  # Any: libvirt-python has no types
+        self._listener = listener
+        self._callback_ids: list[int] = []
+
+    @classmethod
+    def open(
+        cls,
+        uri: str,
+        listener: SessionListener,
+        *,
+        keepalive_interval_s: int,
+        keepalive_count: int,
+    ) -> LibvirtSession:
+        """Connect and register the callbacks.
+
+        Raises:
+            LibvirtUnavailableError: nothing answers there, or it refuses us.
+        """
+        start_event_loop()
+        try:
+            connection = libvirt.openReadOnly(uri)
+        except libvirt.libvirtError as exc:
+            raise LibvirtUnavailableError(
+                f"libvirt at {uri} is not available: {_message(exc)}", uri=uri
+            ) from exc
+        session = cls(connection, listener)
+        try:
+            session._register(keepalive_interval_s, keepalive_count)
+        except libvirt.libvirtError as exc:
+            session.close()
+            raise LibvirtUnavailableError(
+                f"libvirt at {uri} broke off: {_message(exc)}", uri=uri
+            ) from exc
+        return session
+
+    def hypervisor(self) -> tuple[str, str]:
+        """The driver's name, such as ``QEMU``, and libvirt's version, such as ``9.0.0``.
+
+        Raises:
+            LibvirtLostError, LibvirtRefusedError: as for every request.
+        """
+        with _translated("ask for its version"):
+            version = int(self._connection.getLibVersion())
+            return str(self._connection.getType()), _version_text(version)
+
+    def read_domains(self) -> tuple[DomainRecord, ...]:
+        """All domains, active or not, by name.
+
+        Raises:
+            LibvirtLostError, LibvirtRefusedError: as for every request.
+        """
+        with _translated("list domains"):
+            domains = self._connection.listAllDomains(0)
+        records = []
+        for domain in domains:
+            with contextlib.suppress(DomainNotFoundError):  # gone since it was listed
+                records.append(_read_or_unknown(domain))
+        return tuple(sorted(records, key=lambda record: record.name))
+
+    def read_domain(self, uuid: str) -> DomainRecord:
+        """One domain.
+
+        Raises:
+            DomainNotFoundError: there is none with that UUID.
+            LibvirtLostError, LibvirtRefusedError: as for every request.
+        """
+        with _translated(f"look up domain {uuid}"):
+            domain = self._connection.lookupByUUIDString(uuid)
+        return _read_or_unknown(domain)
+
+    def close(self) -> None:
+        """Take the callbacks off and close; an already broken connection is no error."""
+        for callback_id in self._callback_ids:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._connection.domainEventDeregisterAny(callback_id)
+        self._callback_ids.clear()
+        with contextlib.suppress(libvirt.libvirtError):
+            self._connection.unregisterCloseCallback()
+        with contextlib.suppress(libvirt.libvirtError):
+            self._connection.close()
+
+    def _register(self, keepalive_interval_s: int, keepalive_count: int) -> None:
+        # Drivers inside this process (test:///) have no connection to keep alive or to lose.
+        with _optional():
+            self._connection.setKeepAlive(keepalive_interval_s, keepalive_count)
+        with _optional():
+            self._connection.registerCloseCallback(self._on_close, None)
+        self._callback_ids.append(
+            self._connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None
+            )
+        )
+
+    # Any, four times: libvirt's objects; the last argument is the opaque value that it passes on.
+    def _on_close(self, _connection: Any, reason: int, _opaque: Any) -> None:
+        self._listener.closed(_CLOSE_REASONS.get(reason, f"close reason {reason}"))
+
+    def _on_lifecycle(
+        self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any
+    ) -> None:
+        record = event_from_libvirt(event, detail, uuid=domain.UUIDString(), name=domain.name())
+        if record is not None:
+            self._listener.domain_changed(record)
+
+
+def _run_events() -> None:
+    errors = 0
+    while errors < _LOOP_ERRORS_MAX:
+        try:
+            libvirt.virEventRunDefaultImpl()
+            errors = 0
+        except libvirt.libvirtError:
+            errors += 1
+
+
+def _ignore_error(_context: Any, _error: Any) -> None:  # Any: libvirt's error tuple
+    """The exception says it all."""
+
+
+def _read(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
+    name = domain.name()
+    with _translated(f"read domain {name}"):
+        state, reason = state_from_libvirt(*domain.state())
+        _, memory_max_kib, _, vcpus, _ = domain.info()
+        return DomainRecord(
+            name=name,
+            uuid=domain.UUIDString(),
+            state=state,
+            reason=reason,
+            vcpus=int(vcpus),
+            memory_bytes=int(memory_max_kib) * _KIB,
+            autostart=_is_autostart(domain),
+            is_persistent=bool(domain.isPersistent()),
+        )
+
+
+def _read_or_unknown(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
+    """One domain that libvirt can't read must not hide the others."""
+    try:
+        return _read(domain)
+    except LibvirtRefusedError as exc:
+        return DomainRecord(
+            name=domain.name(),
+            uuid=domain.UUIDString(),
+            state=DomainState.UNKNOWN,
+            reason=exc.message,
+        )
+
+
+def _is_autostart(domain: Any) -> bool:  # Any: libvirt.virDomain
+    try:
+        return bool(domain.autostart())
+    except libvirt.libvirtError as exc:
+        # A transient domain has no autostart to ask for.
+        if exc.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_SUPPORT):
+            return False
+        raise
+
+
+@contextmanager
+def _optional() -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as exc:
+        code, domain = exc.get_error_code(), exc.get_error_domain()
+        message = f"libvirt could not {doing}: {_message(exc)}"
+        if code == libvirt.VIR_ERR_NO_DOMAIN:
+            raise DomainNotFoundError(message) from exc
+        is_lost = code in _LOST_CODES and domain in _LOST_DOMAINS
+        if is_lost or code == libvirt.VIR_ERR_INVALID_CONN:
+            raise LibvirtLostError(message) from exc
+        raise LibvirtRefusedError(message, libvirt_code=code) from exc
+
+
+def _message(exc: Any) -> str:  # Any: libvirt.libvirtError
+    return str(exc.get_error_message() or exc)
+
+
+def _version_text(number: int) -> str:
+    # libvirt packs a version as major * 1,000,000 + minor * 1,000 + release.
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
