@@ -50,7 +50,7 @@ def make_router(tree: Tree) -> APIRouter:
         offset: Offset = 0,
     ) -> ComponentList:
         """The processes of the tree: what each can do, and why not more."""
-        status = await tree.status()
+        status = await tree.status(with_memory=True)
         found = [
             item
             for item in status.components

@@ -38,15 +38,19 @@ class Tree:
     def __init__(self, context: ServiceContext, *, call_timeout_s: float) -> None:
         self._context = context
         self._call_timeout_s = call_timeout_s
-        self._reader = StatusReader(context, seen=lambda _status: None)
+        self._reader = StatusReader(context)
+        self._details = StatusReader(context, with_memory=True)
 
-    async def status(self) -> NodeStatus:
-        """The node's status, at most a quarter of a second old.
+    async def status(self, *, with_memory: bool = False) -> NodeStatus:
+        """The node's status, at most a quarter of a second old; a second with memory figures.
 
         Raises:
             ComponentUnavailableError: the root does not answer.
         """
-        reading = await self._reader.read(age_max_s=STATUS_AGE_MAX_S)
+        if with_memory:
+            reading = await self._details.read()
+        else:
+            reading = await self._reader.read(age_max_s=STATUS_AGE_MAX_S)
         if reading.error or reading.status is None:
             raise ComponentUnavailableError(reading.error)
         return reading.status

@@ -74,7 +74,7 @@ class ReadinessProbe:
             return CheckResult(check.name, "disabled")
         error = ""
         if plan.is_worth_asking(check, reading):
-            left_s = max(deadline_s - self._clock(), 0.1)
+            left_s = max(round(deadline_s - self._clock(), 1), 0.1)
             try:
                 answer = await self._context.call(check.path, check.method, timeout_s=left_s)
                 error = plan.objection(answer)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from protocol.errors import NovacronError
 from protocol.messages.status import NodeStatus
 from protocol.names import ROOT
-from protocol.records import from_wire
+from protocol.records import Plain, from_wire
 from services.telemetry.model import Reading
 from supervisor.child.service import ServiceContext
 
@@ -28,17 +28,22 @@ class StatusReader:
     Args:
         context: to call the root with.
         seen: told of every status that arrives.
+        with_memory: let the root measure the memory of every process, which costs it some
+            milliseconds.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         context: ServiceContext,
-        seen: Callable[[NodeStatus], None],
+        seen: Callable[[NodeStatus], None] | None = None,
+        *,
+        with_memory: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._seen = seen
+        self._body: Plain = {"memory": True} if with_memory else None
         self._clock = clock
         self._status: NodeStatus | None = None
         self._error = ""
@@ -64,14 +69,17 @@ class StatusReader:
 
     async def _ask(self) -> None:
         try:
-            answer = await self._context.call(ROOT, "status", timeout_s=STATUS_TIMEOUT_S)
+            answer = await self._context.call(
+                ROOT, "status", self._body, timeout_s=STATUS_TIMEOUT_S
+            )
             self._status = from_wire(NodeStatus, answer)
         except NovacronError as exc:
             self._error = f"the root supervisor did not answer: {exc}"
         else:
             self._error = ""
             self._answered_s = self._clock()
-            self._seen(self._status)
+            if self._seen is not None:
+                self._seen(self._status)
         finally:
             self._asked_s = self._clock()
             self._asking = None

@@ -39,7 +39,9 @@ class TelemetryService(Service):
         self._context = context
         self._settings = settings = from_wire(TelemetrySettings, context.settings)
         self._metrics = Metrics()
-        self._reader = StatusReader(context, self._metrics.show)
+        # Probes come often and need no memory figures, so they have a reader of their own.
+        self._reader = StatusReader(context)
+        self._details = StatusReader(context, self._metrics.show, with_memory=True)
         self._probe = ReadinessProbe(context, self._reader, settings)
         self._boot_id = ""
         self._next_seq = 0
@@ -96,12 +98,12 @@ class TelemetryService(Service):
         return json_answer(code, body)
 
     async def _status(self) -> HttpAnswer:
-        reading = await self._reader.read()
+        reading = await self._details.read()
         exported = self._metrics.export()
         return json_answer(200, plan.status(reading, self._settings, exported, now_s=time.time()))
 
     async def _scrape(self) -> HttpAnswer:
-        await self._reader.read()
+        await self._details.read()
         content_type, body = self._metrics.render()
         return HttpAnswer(200, content_type, body)
 
@@ -111,7 +113,7 @@ class TelemetryService(Service):
         self._metrics.follow(page.boot_id, page.records, page.lost)
         self._boot_id, self._next_seq = page.boot_id, page.next
         if any(record.name == "init:complete" for record in page.records):
-            await self._reader.read(age_max_s=0.0)
+            await self._details.read(age_max_s=0.0)
 
     def _take_metrics(self, request: Request) -> Plain:
         try:

@@ -80,6 +80,7 @@ class Root:
                 state=state,
                 reason="" if state is HealthState.HEALTHY else f"{path} is gone",
                 pid=10 if state is HealthState.HEALTHY else None,
+                memory_bytes=4096 if request.body == {"memory": True} else None,
             )
             for path, state in self.states.items()
         )
@@ -266,6 +267,8 @@ def test_metrics_follow_journal_status_and_casts() -> None:
             assert samples["novacron_vm_domains", (("component", "core/vm"),)] == 2.0
             health = ("novacron_component_health", (("component", "data/database"),))
             assert samples[health] == 1.0
+            memory = ("novacron_component_memory_bytes", (("component", "data/database"),))
+            assert samples[memory] == 4096.0
 
     run(scenario)
 

@@ -112,7 +112,7 @@ def make(tree: Tree, clock: Clock, settings: TelemetrySettings = DEFAULTS) -> Re
             "core/dwcp/manager": {"dwcp.status": fine},
         },
     )
-    reader = StatusReader(context, lambda _status: None, clock)
+    reader = StatusReader(context, clock=clock)
     return ReadinessProbe(context, reader, settings, clock)
 
 
@@ -219,7 +219,7 @@ def test_silent_root_is_in_the_reading() -> None:
 
     async def scenario() -> tuple[str, set[str]]:
         context = MemoryServiceContext(path="telemetry")
-        reader = StatusReader(context, lambda _status: None)
+        reader = StatusReader(context)
         reading, results = await ReadinessProbe(context, reader, TelemetrySettings()).run()
         return reading.error, {item.status for item in results}
 
