@@ -38,12 +38,15 @@ class ComponentRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRow:
-    """The node's state: starting, ready, failed, stopping or stopped, and its boot phase."""
+    """The node's state: starting, ready, failed, stopping or stopped, and its boot phase.
+
+    ``started_s`` is the earliest time of this boot that the reader knows of.
+    """
 
     state: str
     phase: int
     seq: int
-    time_s: float
+    started_s: float
 
 
 def component_rows(records: Iterable[JournalRecord]) -> tuple[ComponentRow, ...]:
@@ -84,7 +87,8 @@ def node_row(records: Iterable[JournalRecord], before: NodeRow | None) -> NodeRo
             continue
         if phase is None:
             phase = _COMPLETE_PHASE if state == READY else (row.phase if row else 0)
-        row = NodeRow(state=state, phase=phase, seq=record.seq, time_s=record.time_s)
+        started_s = row.started_s if row else record.time_s
+        row = NodeRow(state=state, phase=phase, seq=record.seq, started_s=started_s)
     return row
 
 
@@ -110,11 +114,15 @@ def rows_of_status(status: NodeStatus, page: JournalPage, now_s: float) -> tuple
     )
 
 
-def node_row_of_status(status: NodeStatus, page: JournalPage, now_s: float) -> NodeRow:
+def node_row_of_status(status: NodeStatus, page: JournalPage) -> NodeRow:
     """The node's row, for a reader that missed records."""
     is_up = status.phase.complete or status.verdict is not Verdict.NOT_READY
-    state = READY if is_up else STARTING
-    return NodeRow(state=state, phase=status.phase.number, seq=page.next - 1, time_s=now_s)
+    return NodeRow(
+        state=READY if is_up else STARTING,
+        phase=status.phase.number,
+        seq=page.next - 1,
+        started_s=status.platform.started_s,
+    )
 
 
 def _node_state(name: str) -> str | None:

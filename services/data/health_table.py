@@ -135,11 +135,11 @@ class HealthWriter:
         node = health_rows.node_row(page.records, before)
         components = health_rows.component_rows(page.records)
         if status is not None:
-            node = health_rows.node_row_of_status(status, page, time.time())
+            node = health_rows.node_row_of_status(status, page)
             components = health_rows.rows_of_status(status, page, time.time())
         if node is None:  # what happens before the first phase's end
             started_s = page.records[0].time_s if page.records else time.time()
-            node = NodeRow(state=health_rows.STARTING, phase=0, seq=0, time_s=started_s)
+            node = NodeRow(state=health_rows.STARTING, phase=0, seq=0, started_s=started_s)
         async with connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit TO off")
             await connection.execute(_UPSERT_NODE, self._node_values(page.boot_id, node))
@@ -167,7 +167,7 @@ class HealthWriter:
             VERSION,
             self._environment,
             self._roles,
-            row.time_s,
+            row.started_s,
         ]
 
     def _component_values(self, boot_id: str, row: ComponentRow) -> list[object]:

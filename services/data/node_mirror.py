@@ -89,7 +89,7 @@ class NodeMirror:
         self._node = health_rows.node_row(page.records, self._node)
         rows = health_rows.component_rows(page.records)
         if status is not None:
-            self._node = health_rows.node_row_of_status(status, page, now_s)
+            self._node = health_rows.node_row_of_status(status, page)
             rows = health_rows.rows_of_status(status, page, now_s)
             self._components = {}
         changed = {row.component: _component_document(row) for row in rows}

@@ -75,6 +75,8 @@ def test_node_goes_through_its_phases_to_ready_and_stopping() -> None:
         assert row is not None
         seen.append((row.state, row.phase))
 
+    assert row is not None
+    assert row.started_s == 101.0
     assert seen == [
         ("starting", 0),
         ("starting", 3),
@@ -125,7 +127,7 @@ def test_whole_status_counts_as_made_from_the_last_record_of_the_page() -> None:
     )
 
     rows = health_rows.rows_of_status(status, page, 200.0)
-    node = health_rows.node_row_of_status(status, page, 200.0)
+    node = health_rows.node_row_of_status(status, page)
 
     assert [(row.component, row.state, row.reason, row.seq) for row in rows] == [
         ("data/cache", "degraded", "no Redis", 50)
