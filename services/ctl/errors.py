@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import getpass
-import grp
 from pathlib import Path
 
 from protocol.errors import NovacronError
@@ -94,6 +92,8 @@ def is_denial(error: OSError) -> bool:
 
 
 def _user() -> str:
+    import getpass  # this module is imported on every call, and this happens on few
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as in some containers
@@ -101,6 +101,8 @@ def _user() -> str:
 
 
 def _group_of(file: Path) -> str | None:
+    import grp
+
     for place in (file, *file.parents):
         try:
             return grp.getgrgid(place.stat().st_gid).gr_name

@@ -30,6 +30,8 @@ _REDIS = re.compile(
     r"\d+:[XCSM] (?P<time>\d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d\.\d+)"
     r" (?P<level>[.\-*#]) (?P<text>.*)"
 )
+# LOG:  text                                       (PostgreSQL without a log_line_prefix)
+_UNTIMED = re.compile(r"(?P<level>[A-Z]+\d?):  (?P<text>.*)")
 _RAW_LEVELS: Mapping[str, str] = {
     "WARNING": "warning",
     "ERROR": "error",
@@ -67,6 +69,10 @@ class Entry:
         """The level as a number that grows with how bad it is."""
         return SEVERITIES.get(self.level, SEVERITIES["info"])
 
+    def at(self, time_s: float) -> Entry:
+        """This entry at a time that is known from elsewhere; its own wins."""
+        return self if self.time_s else replace(self, time_s=time_s)
+
     def with_more(self, *entries: Entry) -> Entry:
         """This entry, continued by lines that have no time of their own."""
         if not entries:
@@ -100,6 +106,8 @@ def parse_raw(text: str, component: str) -> Entry:
         level, message = _RAW_LEVELS.get(found["level"] or "", "info"), found["text"]
     elif found := _REDIS.match(text):
         time_s = _redis_moment(found["time"])
+        level, message = _RAW_LEVELS.get(found["level"], "info"), found["text"]
+    elif found := _UNTIMED.match(text):
         level, message = _RAW_LEVELS.get(found["level"], "info"), found["text"]
     fields: dict[str, Plain] = {"level": level, "component": component, "event": message}
     return Entry(time_s, component, level, fields, text)

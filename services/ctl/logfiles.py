@@ -109,9 +109,10 @@ def _forwards(source: Source, time_s: float) -> Iterator[Entry]:
         try:
             if file.stat().st_mtime < time_s:
                 continue
+            fallback_s = _fallback_s(source, file)
             with file.open("rb") as stream:
                 while data := stream.readline(_BLOCK_BYTES):
-                    entry = parse(source, _text(data))
+                    entry = parse(source, _text(data)).at(fallback_s)
                     if pending is not None and not entry.time_s:
                         pending = pending.with_more(entry)
                         continue
@@ -132,8 +133,9 @@ def _backwards(source: Source) -> Iterator[Entry]:
     more: deque[Entry] = deque(maxlen=ENTRY_LINES_MAX)
     for file in source.files():
         try:
+            fallback_s = _fallback_s(source, file)
             for text in _lines_backwards(file):
-                entry = parse(source, text)
+                entry = parse(source, text).at(fallback_s)
                 if not entry.time_s:
                     more.append(entry)
                     continue
@@ -146,6 +148,20 @@ def _backwards(source: Source) -> Iterator[Entry]:
     if more:
         first = more.pop()
         yield first.with_more(*reversed(more))
+
+
+def _fallback_s(source: Source, file: Path) -> float:
+    """The time of lines that have none: that of the file, where none of its lines has one.
+
+    0 elsewhere: such a line then belongs to the one before it.
+    """
+    if source.is_json:
+        return 0.0
+    with file.open("rb") as stream:
+        first = stream.read(_BLOCK_BYTES).splitlines()
+    if any(parse(source, _text(data)).time_s for data in first):
+        return 0.0
+    return file.stat().st_mtime
 
 
 def _lines_backwards(file: Path) -> Iterator[str]:

@@ -18,7 +18,9 @@ LEVEL_TONES: Mapping[str, Tone] = {
 }
 # A value longer than this is data, and is in the file.
 _FIELD_LENGTH_MAX = 500
-_COMPONENT_CELLS = 14
+_COMPONENT_CELLS = 17
+# What never changes about a component is in its status; here it would hide what did.
+_CONSTANT = frozenset(("phase", "level", "failure"))
 _HIDDEN = frozenset(("timestamp", "level", "event", "component", "pid", "exception", "correlation"))
 
 
@@ -36,17 +38,20 @@ def render_event(record: JournalRecord) -> Line:
         Span(pad(printable(record.component), _COMPONENT_CELLS), Tone.NOTE),
         "  ",
         Span(printable(record.name), Tone.STRONG),
-        *field_spans(record.fields),
+        *field_spans(_telling(record.name, record.fields)),
     )
 
 
 def render_log(fields: Mapping[str, Plain], *, stamp: str) -> list[Line]:
     """One log record: time, level, component, event, fields; a traceback on lines of its own.
 
+    A record that carries one of the journal is shown as what happened, not as its carrier.
+
     Args:
         fields: what the process logged, as JSON carries it.
         stamp: the time as it is to be shown.
     """
+    fields = unpacked(fields)
     level = str(fields.get("level", "info"))
     head = line(
         Span(f"{stamp}  ", Tone.FAINT),
@@ -59,6 +64,26 @@ def render_log(fields: Mapping[str, Plain], *, stamp: str) -> list[Line]:
     )
     traceback = str(fields.get("exception") or "").splitlines()
     return [head, *(line(Span(f"    {printable(text)}", Tone.FAINT)) for text in traceback)]
+
+
+def unpacked(fields: Mapping[str, Plain]) -> Mapping[str, Plain]:
+    """The journal record that a log record carries as a log record itself; any other unchanged."""
+    record = fields.get("record")
+    if fields.get("event") != "journal" or not isinstance(record, Mapping):
+        return fields
+    details, name = record.get("fields"), str(record.get("name", "journal"))
+    return {
+        **(_telling(name, details) if isinstance(details, Mapping) else {}),
+        "level": fields.get("level", "info"),
+        "component": record.get("component", fields.get("component", "-")),
+        "event": name,
+    }
+
+
+def _telling(name: str, fields: Mapping[str, Plain]) -> Mapping[str, Plain]:
+    if name != "component:state":
+        return fields
+    return {key: value for key, value in fields.items() if key not in _CONSTANT}
 
 
 def field_spans(fields: Mapping[str, Plain]) -> list[Span]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 
@@ -24,7 +22,14 @@ def is_terminal() -> bool:
 
 def width() -> int:
     """Columns of the screen; 80 where there is none. COLUMNS overrides both."""
-    return max(shutil.get_terminal_size((_WIDTH_DEFAULT, 24)).columns, _WIDTH_MIN)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit():
+        return max(int(columns), _WIDTH_MIN)
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):  # no terminal, or no descriptor at all
+        found = 0
+    return max(found or _WIDTH_DEFAULT, _WIDTH_MIN)
 
 
 def show(lines: Iterable[Line]) -> None:
@@ -38,6 +43,8 @@ def show(lines: Iterable[Line]) -> None:
 
 def show_json(value: Plain, *, indent: int | None = None) -> None:
     """Print one JSON value; on one line unless an indent is given."""
+    import json  # what is run most prints a screen
+
     click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
 
 

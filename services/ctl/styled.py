@@ -8,7 +8,6 @@ steer the operator's terminal.
 from __future__ import annotations
 
 import enum
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -146,6 +145,8 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
 
 def wrap(text: str, width: int) -> list[str]:
     """The text in lines of at most ``width`` cells where its words allow; at least one line."""
+    import textwrap  # where all is well, there is nothing to wrap
+
     return textwrap.wrap(printable(text), max(width, 20), break_long_words=False) or [""]
 
 

@@ -55,9 +55,10 @@ def find_transfer(transfers: Sequence[TransferStatus], start: str) -> TransferSt
     Raises:
         CtlError: none or several do.
     """
-    found = [transfer for transfer in transfers if transfer.transfer.startswith(start.lower())]
+    # A node that sends to itself lists a transfer twice, once for each end.
+    found = {t.transfer: t for t in transfers if t.transfer.startswith(start.lower())}
     if len(found) == 1:
-        return found[0]
+        return next(iter(found.values()))
     known = "no" if not found else f"{len(found)}"
     raise CtlError(f"{known} transfers have an id that begins with {start!r}")
 
@@ -97,7 +98,7 @@ def render_progress(transfer: TransferStatus) -> Line:
     return line(
         Span(f"{transfer.state.value:10}", _TONES[transfer.state]),
         f"{_percent(transfer):>4}  {size(transfer.done_bytes)} of {size(transfer.size_bytes)}",
-        f"  {size(round(transfer.rate_bytes_s))}/s, {transfer.streams} streams{left}",
+        f"  {size(round(transfer.rate_bytes_s))}/s, {_streams(transfer)}{left}",
     )
 
 
@@ -114,7 +115,7 @@ def render_end(transfer: TransferStatus) -> Line:
     return line(
         Span("sent", Tone.GOOD),
         f": {file} to {peer}: {size(transfer.size_bytes)} in {took(elapsed_s)},"
-        f" {size(round(transfer.rate_bytes_s))}/s{share}, {transfer.streams} streams",
+        f" {size(round(transfer.rate_bytes_s))}/s{share}, {_streams(transfer)}",
     )
 
 
@@ -132,6 +133,10 @@ def _row(transfer: TransferStatus) -> tuple[Span, ...]:
         Span(printable(transfer.peer)),
         Span(printable(transfer.file.rpartition("/")[2])),
     )
+
+
+def _streams(transfer: TransferStatus) -> str:
+    return f"{transfer.streams} stream{'s' * (transfer.streams != 1)}"
 
 
 def _percent(transfer: TransferStatus) -> str:

@@ -26,11 +26,13 @@ from services.ctl.transfers import (
 )
 from services.dwcp.model import (
     ENDED,
+    Direction,
     DwcpStatus,
     SendRequest,
     StatusRequest,
     TransferRequest,
     TransferState,
+    TransferStatus,
 )
 
 # A transfer is accepted once the other node has answered.
@@ -121,7 +123,7 @@ def _wait(client: Client, transfer: str) -> None:
     """
     is_drawing = sys.stderr.isatty()
     try:
-        while (found := _ask(client, transfer).transfers[0]).state not in ENDED:
+        while (found := _sent(client, transfer)).state not in ENDED:
             if is_drawing:
                 click.echo(f"\r\x1b[K{to_plain(render_progress(found))}", nl=False, err=True)
             time.sleep(_LOOK_PERIOD_S)
@@ -133,6 +135,14 @@ def _wait(client: Client, transfer: str) -> None:
     if found.state is TransferState.FAILED:
         raise CtlError(to_plain(render_end(found)))
     output.show([render_end(found)])
+
+
+def _sent(client: Client, transfer: str) -> TransferStatus:
+    """The sending end of a transfer of ours."""
+    for found in _ask(client, transfer).transfers:
+        if found.direction is Direction.SEND:
+            return found
+    raise CtlError(f"the node no longer knows the transfer {transfer}")
 
 
 def _ask(client: Client, transfer: str = "") -> DwcpStatus:

@@ -91,10 +91,25 @@ def test_log_line() -> None:
     )
 
     assert [to_plain(spans) for spans in lines] == [
-        "12:00:00.000  error    core/vm         domain\\x1b[2J_lost  name=vm1  wait_s=0.123457",
+        "12:00:00.000  error    core/vm            domain\\x1b[2J_lost  name=vm1  wait_s=0.123457",
         "    Traceback:",
         "      boom",
     ]
+
+
+def test_journal_record_in_the_log_is_shown_as_what_happened() -> None:
+    """The root logs each journal record; a reader sees the event, not its wrapping."""
+    record = {
+        "seq": 7,
+        "time_s": 0.0,
+        "name": "component:exited",
+        "component": "core/vm",
+        "fields": {"kind": "crashed"},
+    }
+
+    (text,) = render_log({"level": "info", "event": "journal", "record": record}, stamp="now")
+
+    assert to_plain(text) == "now  info     core/vm            component:exited  kind=crashed"
 
 
 def test_long_value_is_cut() -> None:
@@ -112,10 +127,10 @@ def test_event_line() -> None:
         time_s=LOCAL_NOON_S + 0.25,
         name="component:state",
         component="core/vm",
-        fields={"state": "healthy", "reason": "", "restarts": 0},
+        fields={"state": "healthy", "reason": "", "restarts": 0, "phase": 4, "level": "vm"},
     )
 
     text = to_plain(render_event(record))
 
-    assert text == "12:00:00.250  core/vm         component:state  state=healthy  restarts=0"
+    assert text == "12:00:00.250  core/vm            component:state  state=healthy  restarts=0"
     assert clock(LOCAL_NOON_S, is_dated=True) == "2026-03-01 12:00:00.000"

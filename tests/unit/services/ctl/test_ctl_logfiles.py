@@ -151,6 +151,22 @@ def test_line_without_newline_at_the_end(tmp_path: Path) -> None:
     ]
 
 
+def test_raw_log_without_any_time(tmp_path: Path) -> None:
+    """A program that logs no times has its lines told apart, at the time of its file."""
+    file = tmp_path / "data.postgres.log"
+    write(file, "LOG:  one", "FATAL:  two")
+    os.utime(file, (5000, 5000))
+
+    both = logfiles.newest(logfiles.sources(tmp_path), 5, everything)
+    forwards = list(logfiles.since(logfiles.sources(tmp_path), 1.0, everything))
+
+    assert [(e.time_s, e.level, e.fields["event"]) for e in both] == [
+        (5000.0, "info", "one"),
+        (5000.0, "critical", "two"),
+    ]
+    assert forwards == both
+
+
 def test_follow_starts_at_the_end(logs: Path) -> None:
     """What was there before is not repeated; what is added is shown, by time."""
     follower = Follower()

@@ -264,3 +264,27 @@ def test_denied_names_file_group_and_remedy(tmp_path: Path) -> None:
 def test_exit_codes(error: NovacronError, code: Exit) -> None:
     """Each error has one meaning for a script."""
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "sentence"),
+    [
+        ("node:stopped", {"reason": "SIGTERM"}, "not running: stopped (SIGTERM) "),
+        (
+            "init:failed",
+            {"reason": "disk full", "exit_code": 3},
+            "not running: failed with exit code 3 (disk full) ",
+        ),
+        ("node:failed", {}, "not running: failed "),
+        ("vm:started", {}, "not running: last heard of (it was not stopped in order) "),
+    ],
+)
+def test_how_the_node_ended(
+    name: str, fields: dict[str, object], sentence: str, stopped: Path
+) -> None:
+    """A stop, a failure and a kill are told apart by the root's last record."""
+    last = {"seq": 9, "time_s": 0.0, "name": name, "component": "novacron", "fields": fields}
+    text = json.loads(record(30, "journal", "novacron")) | {"record": last}
+    write(stopped / "logs" / "novacron.jsonl", json.dumps(text))
+
+    assert invoke("status", state=stopped).stdout.startswith(sentence)

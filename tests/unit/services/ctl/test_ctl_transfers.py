@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from services.ctl.errors import CtlError, UsageError
@@ -90,6 +92,7 @@ def test_transfer_is_found_by_a_unique_beginning() -> None:
     assert find_transfer((MOVING, FAILED), "3FA") is MOVING
     with pytest.raises(CtlError, match="2 transfers"):
         find_transfer((MOVING, FAILED), "3f")
+    assert find_transfer((MOVING, dataclasses.replace(MOVING, direction=Direction.RECEIVE)), "3fa")
     with pytest.raises(CtlError, match="no transfers"):
         find_transfer((MOVING,), "9")
 

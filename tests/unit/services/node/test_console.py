@@ -93,7 +93,7 @@ def test_terminal_gets_rendered_lines() -> None:
 
     console.take(LOG)
 
-    assert err.lines == ["12:00:00.000  warning  core/vm         slow  wait_s=2"]
+    assert err.lines == ["12:00:00.000  warning  core/vm            slow  wait_s=2"]
 
 
 def test_journal_is_not_repeated_on_a_terminal() -> None:
@@ -146,7 +146,7 @@ def test_live_screen_during_the_boot() -> None:
     assert during[0]
     assert during[1][0].startswith("NovaCron is starting")
     assert during[2] == []
-    assert picture.above == ["12:00:00.000  warning  core/vm         slow  wait_s=2"]
+    assert picture.above == ["12:00:00.000  warning  core/vm            slow  wait_s=2"]
     assert picture.is_closed
     assert not console.is_moving
     assert out.lines[0] == "ready in 1.00 s"
