@@ -425,6 +425,7 @@ class _Builder:
             settings={
                 "node_id": self._config.platform.node_id,
                 "sample_interval_s": self._config.optional.workload.sample_interval,
+                "domains_enabled": self._has_backend,
                 "postgres": self._postgres_settings(),
             },
             level="optional",
