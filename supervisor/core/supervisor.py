@@ -16,7 +16,7 @@ Rules, each in one place below:
 Invariants: an incarnation is spawned at most once and only when no process of the child is left;
 after Finish nothing is ever done again; every child that is alive is asked to stop before Finish.
 
-Source: OTP ``supervisor`` reference; docs/adr/0002 lists the differences and their reasons.
+Source: OTP ``supervisor`` reference; docs/adr/0001 lists the differences and their reasons.
 """
 
 from __future__ import annotations
