@@ -159,6 +159,8 @@ class _Builder:
                 "socket_dir": str(place.run_dir / "pg"),
                 "users": [place.node_user],
                 "role": self._config.database.postgres.user,
+                # Each process of the node has a pool of its own or a connection; few fill it.
+                "connections_max": self._config.database.postgres.pool_size + 30,
             },
             level="data",
             phase=phases.DATABASE,
@@ -167,7 +169,7 @@ class _Builder:
             liveness=None,
             stop_signal="SIGINT",  # fast: open transactions are rolled back
             shutdown_s=10.0,
-            start_timeout_s=60.0,  # recovery after a crash replays the log first
+            start_timeout_s=300.0,  # initdb on a slow card, or a long log to replay after a crash
             user=self._config.system.service_user if place.is_root else "",
         )
 
