@@ -343,7 +343,7 @@ class SupervisorLoop:
         """What was below a supervisor that has ended is down, and comes back with it."""
         is_coming_back = is_wanted and self.machine.mode in (Mode.BOOTING, Mode.RUNNING)
         state = HealthState.STARTING if is_coming_back else HealthState.STOPPED
-        reason = "waits for its supervisor" if is_coming_back else "stopped"
+        reason = "waits for its supervisor" if is_coming_back else ""
         for known in [known for known in self.records if known.startswith(f"{path}/")]:
             self.take_record(
                 dataclasses.replace(

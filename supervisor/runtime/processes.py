@@ -123,7 +123,7 @@ def _health(child: Child, process: Process | None) -> Health:
             return Health(state, "stopping")
         case ChildState.STOPPED:
             is_ours = child.last_exit is None or child.last_exit.kind is ExitKind.SHUTDOWN
-            return Health(HealthState.STOPPED, "stopped" if is_ours else reason)
+            return Health(HealthState.STOPPED, "" if is_ours else reason)
 
 
 def _signal_name(number: int) -> str:

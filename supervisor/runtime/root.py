@@ -195,7 +195,8 @@ class _Root:
     def take_signal(self, number: int) -> None:
         """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads."""
         if number == signal.SIGHUP:
-            self._start_reload()
+            if self._stop_asked_s is None:
+                self._start_reload()
         elif self._stop_asked_s is None:
             self._stop(signal.Signals(number).name)
         elif time.monotonic() - self._stop_asked_s > STOP_REPEAT_S:
@@ -273,7 +274,8 @@ class _Root:
     def _start_reload(self) -> None:
         descriptor = self._reloader.start()
         if descriptor is not None:
-            self._manager.reloading()
+            if self._booted_s is not None:
+                self._manager.reloading()
             self._loop.watch(descriptor, lambda: self._take_reload(descriptor))
 
     def _take_reload(self, descriptor: int) -> None:
@@ -289,7 +291,9 @@ class _Root:
             self._order = list(components_by_path(reloaded.spec))
             self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
         self._loop.unwatch(descriptor)
-        self._manager.ready()
+        # During the boot READY=1 would say that the boot is over, and during a stop nothing.
+        if self._booted_s is not None and self._stop_asked_s is None:
+            self._manager.ready()
 
     def _conclude(self, final: ExitReason) -> int:
         code = exit_code(final)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -17,6 +19,8 @@ from protocol.messages.status import Verdict
 from tests.fixtures.fix_node import ROOT, Node, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.redis]
+
+SERVICE_USER = "novacron-data"
 
 
 def own_configuration(node: Node) -> Path:
@@ -48,7 +52,7 @@ def test_a_bad_configuration_is_exit_2_and_says_where(
     make_node: Callable[..., Node], text: str, expected: list[str]
 ) -> None:
     """File, line, key, found value and what is expected; nothing was created."""
-    node = make_node()
+    node = make_node(fresh=True)
     (own_configuration(node) / "config.embedded.yaml").write_text(text)
 
     code = node.run_to_end()
@@ -251,4 +255,56 @@ def test_the_embedded_servers_run_without_privileges(node: Node) -> None:
         owner = subprocess.run(
             ["stat", "-c", "%U", f"/proc/{pid}"], capture_output=True, text=True, check=True
         )
-        assert owner.stdout.strip() == "novacron"
+        assert owner.stdout.strip() == SERVICE_USER
+        groups = Path(f"/proc/{pid}/status").read_text().partition("\nGroups:")[2].split("\n")[0]
+        assert str(grp.getgrnam("novacron").gr_gid) not in groups.split()
+
+
+def test_a_compromised_embedded_server_can_not_command_the_node(node: Node) -> None:
+    """Its account is no operator: neither secret, keys, sockets nor logs are open to it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: an ordinary user's node has one account anyway")
+    run = node.state_dir / "run"
+    become = ["setpriv", "--reuid", SERVICE_USER, "--regid", SERVICE_USER, "--clear-groups", "--"]
+
+    def attempt(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*become, *map(str, command)], capture_output=True, text=True, check=False
+        )
+
+    groups = os.getgrouplist(SERVICE_USER, pwd.getpwnam(SERVICE_USER).pw_gid)
+    secret = attempt("cat", run / "operator.secret")
+    listings = [attempt("ls", path) for path in (node.state_dir, run, node.state_dir / "logs")]
+
+    assert grp.getgrnam("novacron").gr_gid not in groups
+    assert (run / "operator.secret").exists()
+    assert secret.returncode != 0
+    assert "Permission denied" in secret.stderr
+    assert [listing.returncode for listing in listings] == [2, 2, 2]
+    # What it may open by its name: its own, and the sockets that check who sends.
+    for path in node.state_dir.rglob("*"):
+        found = path.lstat()
+        if path != run and path.suffix != ".notify" and not path.is_symlink():
+            theirs = path.owner() == SERVICE_USER
+            assert theirs or not found.st_mode & 0o007, (path, oct(found.st_mode))
+
+
+def test_data_of_another_account_is_exit_1_and_says_what_to_do(
+    make_node: Callable[..., Node],
+) -> None:
+    """PostgreSQL insists on owning its data: the message hands it over, and that is enough."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: an ordinary user's node has one account anyway")
+    node = make_node(NOVACRON_SYSTEM_SERVICEUSER="novacron").start()
+    assert "check=service-user" in node.errors or "service-user" in node.errors
+    assert node.stop() == 0
+    del node.environ["NOVACRON_SYSTEM_SERVICEUSER"]
+
+    code = node.run_to_end()
+
+    data = f"{node.state_dir}/postgres {node.state_dir}/redis"
+    assert code == 1
+    assert f"chown -R {SERVICE_USER}: {data}, or" in node.errors
+    subprocess.run(["chown", "-R", f"{SERVICE_USER}:", *data.split()], check=True)
+    node.start()
+    assert node.status().verdict is Verdict.READY

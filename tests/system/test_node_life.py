@@ -63,12 +63,20 @@ def test_a_node_boots_with_every_component_healthy(node: Node) -> None:
     ]
 
 
+def test_a_first_boot_makes_everything_that_is_missing(make_node: Callable[..., Node]) -> None:
+    """From an empty directory to ready: cluster, schema, keys."""
+    node = make_node(fresh=True).start()
+
+    assert node.status().verdict is Verdict.READY
+    assert (node.state_dir / "security/master.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_the_endpoints_answer(node: Node) -> None:
     """API, health and metrics are where the configuration puts them."""
     api, metrics, health, _dwcp = node.ports
 
     assert get(health, "/health/live")[0] == 200
-    assert get(health, "/health/ready")[0] == 200
+    wait_until(lambda: get(health, "/health/ready")[0] == 200, "ready", 5.0)
     assert json.loads(get(api, "/api/v1/vms")[1])["items"][0]["name"] == "test"
     assert b"novacron_component_health" in get(metrics, "/metrics")[1]
 

@@ -300,21 +300,91 @@ def test_the_servers_directories_belong_to_the_service_user(base: Path) -> None:
 
     found = [(path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) for path in own]
 
-    assert found == [(nobody.pw_uid, mode) for mode in (0o700, 0o700, 0o750, 0o700)]
+    assert found == [(nobody.pw_uid, mode) for mode in (0o700,) * 4]
     assert prepared.server_user == "nobody"
     others = [path for path in (base / "state").rglob("*") if path not in own]
     assert {path.stat().st_uid for path in others} == {0}
 
 
 @needs_root
+def test_the_service_user_passes_and_sees_nothing(base: Path) -> None:
+    """On the way to its own directories it lists none, and nothing else there is open to it."""
+    prepared = _prepare(base / "state", embedded=True)
+    os.close(prepared.lock_fd)
+    state, run = prepared.path, prepared.run_dir
+    uid = pwd.getpwnam("nobody").pw_uid
+    closed = (state, run, state / "logs", state / "security", state / "dwcp")
+
+    said = [_as_user(uid, lambda path=path: str(list(path.iterdir()))) for path in closed]
+    made = _as_user(uid, lambda: str((run / "pg/x").touch() or (state / "postgres/x").touch()))
+
+    assert [text.split(":")[0] for text in said] == ["PermissionError"] * len(closed)
+    assert made == "None"
+    open_to_all = {path for path in state.rglob("*") if path.stat().st_mode & 0o007}
+    assert open_to_all == {run, run / "pg/x", state / "postgres/x"}
+
+
+@needs_root
 def test_servers_that_another_user_owned_are_not_taken_over(base: Path) -> None:
-    """A changed service user is told of, with the command that hands the data over."""
+    """A changed service user is told of, with the one command that hands the data over."""
     prepared = _prepare(base / "state", embedded=True)
     os.close(prepared.lock_fd)
     (prepared.postgres_dir / "data").mkdir()
+    command = f"chown -R daemon: {prepared.postgres_dir} {prepared.redis_dir}, or"
 
-    with pytest.raises(StateDirectoryError, match=f"chown -R daemon {prepared.run_dir}"):
+    with pytest.raises(StateDirectoryError, match="belongs to user nobody and not to daemon") as it:
         _prepare(base / "state", user="daemon", embedded=True)
+
+    assert command in str(it.value)
+
+
+@needs_root
+def test_a_cluster_that_was_not_handed_over_is_told(base: Path) -> None:
+    """PostgreSQL would refuse to start in a data directory that it does not own."""
+    daemon = pwd.getpwnam("daemon")
+    prepared = _prepare(base / "state", user="daemon", embedded=True)
+    os.close(prepared.lock_fd)
+    cluster = prepared.postgres_dir / "data"
+    cluster.mkdir()
+    os.chown(cluster, pwd.getpwnam("nobody").pw_uid, -1)
+
+    with pytest.raises(StateDirectoryError, match=f"chown -R daemon: {cluster}"):
+        _prepare(base / "state", user="daemon", embedded=True)
+
+    os.chown(cluster, daemon.pw_uid, -1)
+    os.close(_prepare(base / "state", user="daemon", embedded=True).lock_fd)
+
+
+@needs_root
+def test_a_handed_over_state_directory_starts(base: Path) -> None:
+    """After that command, what held an earlier service user's sockets gives way by itself."""
+    prepared = _prepare(base / "state", embedded=True)
+    os.close(prepared.lock_fd)
+    (prepared.postgres_socket_dir / ".s.PGSQL.5432.lock").touch()
+    daemon = pwd.getpwnam("daemon")
+    for path in (prepared.postgres_dir, prepared.redis_dir):
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+
+    os.close(_prepare(base / "state", user="daemon", embedded=True).lock_fd)
+
+    for path in (prepared.postgres_socket_dir, prepared.redis_socket.parent):
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (daemon.pw_uid, 0o700)
+        assert not list(path.iterdir())
+
+
+@needs_root
+def test_sockets_next_to_other_things_of_another_user_stay(base: Path) -> None:
+    """A directory that is not empty is left as it is and told of."""
+    prepared = _prepare(base / "state", embedded=True)
+    os.close(prepared.lock_fd)
+    (prepared.postgres_socket_dir / "notes").touch()
+    prepared.postgres_dir.rmdir()
+    prepared.redis_dir.rmdir()
+
+    with pytest.raises(StateDirectoryError, match=f"chown -R daemon {prepared.run_dir}/pg"):
+        _prepare(base / "state", user="daemon", embedded=True)
+
+    assert (prepared.postgres_socket_dir / "notes").exists()
 
 
 @needs_root
@@ -383,7 +453,15 @@ def test_the_way_of_the_service_user(base: Path, mode: int, blocked: bool) -> No
     facts = probes.account_facts("nobody", "nogroup", base / "home/state")
 
     assert facts.blocked_at == (str(base / "home") if blocked else "")
-    assert facts.is_member
+    assert (facts.is_member, facts.is_primary) == (True, True)
+
+
+@needs_root
+def test_a_service_user_outside_the_operators_group(base: Path) -> None:
+    """An account that is in no group but its own is no member."""
+    facts = probes.account_facts("nobody", "daemon", base / "state")
+
+    assert (facts.has_group, facts.is_member, facts.is_primary) == (True, False, False)
 
 
 def test_accounts_that_do_not_exist(base: Path) -> None:
@@ -451,7 +529,7 @@ def test_all_facts_cost_little(base: Path) -> None:
             state_dir=base / "state",
             log_dir=base / "state/logs",
             ports={f"port.{number}": ("127.0.0.1", 0) for number in range(4)},
-            service_user="novacron",
+            service_user="novacron-data",
             group="novacron",
             embedded=True,
         )
