@@ -263,7 +263,7 @@ async def _end(task: asyncio.Task[None] | None) -> None:
     """Cancel a task until it has ended.
 
     One cancellation may not do: asyncio.wait_for of Python 3.11 swallows one that arrives
-    together with the result (python/cpython#86296), and psycopg waits by it.
+    together with the result (python/cpython#86296), and what a call goes through may use it.
     """
     for _ in range(END_ATTEMPTS):
         if task is None or task.done():
