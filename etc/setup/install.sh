@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prepares this checkout on Debian 12: packages, service account, Python environment.
+# Prepares this checkout on Debian 12: packages, accounts, Python environment.
 # Does only what is missing, so it may be run as often as one likes.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -39,13 +39,25 @@ install_packages() {
     apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold $packages
 }
 
-make_account() {
-    getent passwd novacron >/dev/null && return 0
+# The group novacron is the operators' group: its members command the node. The user novacron may
+# run a node without root. PostgreSQL and Redis of a node that root runs are novacron-data, which
+# is in no other group, so that a server that was broken into has no way to the control socket.
+make_accounts() {
     [ "$(id -u)" = 0 ] || return 0
-    say "creating the system account novacron"
-    getent group novacron >/dev/null || groupadd --system novacron
-    useradd --system --gid novacron --home-dir /var/lib/novacron --no-create-home \
-        --shell /usr/sbin/nologin novacron
+    make_account novacron
+    make_account novacron-data
+}
+
+make_account() {
+    if ! getent group "$1" >/dev/null; then
+        say "creating the system group $1"
+        groupadd --system "$1"
+    fi
+    if ! getent passwd "$1" >/dev/null; then
+        say "creating the system account $1"
+        useradd --system --gid "$1" --home-dir /var/lib/novacron --no-create-home \
+            --shell /usr/sbin/nologin "$1"
+    fi
 }
 
 make_environment() {
@@ -64,5 +76,5 @@ make_environment() {
 }
 
 install_packages
-make_account
+make_accounts
 make_environment

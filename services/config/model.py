@@ -80,7 +80,8 @@ class System(Section):
         default=30.0, ge=1, le=3600, description="Time in which the whole tree stops."
     )
     service_user: AccountName = Field(
-        default="novacron", description="Account of unprivileged parts where the node runs as root."
+        default="novacron-data",
+        description="Account of PostgreSQL and Redis where root runs the node; not in the group.",
     )
     group: AccountName = Field(
         default="novacron", description="Group whose members may use the control socket."

@@ -27,8 +27,7 @@ def ensure(path: Path, uid: int, gid: int, mode: int) -> None:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise refused(path, "is no directory", "remove it") from None
-        # A new directory of a start that broke off is still ours.
-        if found.st_uid != uid and not (found.st_uid == os.geteuid() and not any(path.iterdir())):
+        if is_foreign(path, uid):
             wanted = user_name(uid)
             raise refused(
                 path,
@@ -36,6 +35,18 @@ def ensure(path: Path, uid: int, gid: int, mode: int) -> None:
                 f"chown -R {wanted} {path}",
             ) from None
     own(path, uid, gid, mode)
+
+
+def is_foreign(path: Path, uid: int) -> bool:
+    """Whether a directory is there that belongs to somebody else; a link is none."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid == uid:
+        return False
+    # A new directory of a start that broke off is still ours.
+    return found.st_uid != os.geteuid() or any(path.iterdir())
 
 
 def own(path: Path, uid: int, gid: int, mode: int) -> None:

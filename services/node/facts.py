@@ -85,6 +85,7 @@ class AccountFacts:
         user_id: None if there is no such user.
         has_group: the group exists.
         is_member: the user is in the group.
+        is_primary: the group is the user's own one, which it can't just leave.
         blocked_at: the first directory above the state directory that the user can't enter.
     """
 
@@ -93,6 +94,7 @@ class AccountFacts:
     user_id: int | None
     has_group: bool
     is_member: bool
+    is_primary: bool = False
     blocked_at: str = ""
 
 

@@ -16,7 +16,7 @@ code 1; a warning names what will not work.
     disk             less than 64 MiB free                    not known
     log-directory                                             read-only or not writable
     <key of a port>  used, not allowed, no such address
-    service-user     missing, root, or can't reach the state
+    service-user     missing, root, or can't reach the state  in the operators' group
     group                                                     missing
     postgres         not installed
     redis-server                                              not installed
@@ -290,14 +290,16 @@ def _service_user(account: AccountFacts, state: str) -> Finding:
     if account.user_id == 0:
         hint = "name another user in system.serviceUser"
         return _failed(name, "PostgreSQL refuses to run as root", hint)
-    if not account.is_member:
-        made = "" if account.has_group else f"addgroup --system {group} && "
-        hint = f"make it one with: {made}adduser {user} {group}"
-        return _failed(name, f"user {user} is no member of group {group}", hint)
     if account.blocked_at:
         hint = f"choose another --state-dir, or: chmod o+x {account.blocked_at}"
         detail = f"user {user} can't enter {account.blocked_at} on the way to {state}"
         return _failed(name, detail, hint)
+    if account.is_member:
+        hint = f"take it out with: gpasswd --delete {user} {group}"
+        if account.is_primary:
+            hint = "name an account with a group of its own in system.serviceUser"
+        detail = f"user {user} of PostgreSQL and Redis is in group {group} and may command the node"
+        return _warning(name, detail, hint)
     return _ok(name, f"PostgreSQL and Redis run as {user}")
 
 

@@ -159,6 +159,7 @@ def account_facts(user: str, group: str, state: Path) -> AccountFacts:
         user_id=entry.pw_uid,
         has_group=group_id is not None,
         is_member=group_id in groups,
+        is_primary=group_id == entry.pw_gid,
         blocked_at=_blocked_at(state, entry.pw_uid, groups),
     )
 
@@ -310,7 +311,7 @@ def _sockets_of(pid: int, wanted: Mapping[str, str]) -> Iterator[str]:
 def _blocked_at(state: Path, uid: int, groups: frozenset[int]) -> str:
     """The first directory above ``state`` that a user can't enter; "" for none.
 
-    The state directory itself is made so that its group can enter it.
+    The state directory itself is made so that everybody can pass it.
     """
     for directory in reversed(Path(os.path.realpath(state)).parents):
         try:

@@ -1,15 +1,20 @@
 """The state directory of a node: made, checked, completed, and held by one node at a time.
 
-Below ``<state>``; root's group is the node's group, so that its members reach the sockets:
+Below ``<state>``, 0751; root's group is the operators', so that its members reach the sockets:
 
     format              1, the layout's version                      0640
     node.lock           flock'ed by the node that runs; its pid      0600
-    run                 sockets and keys, or a link to them          2750
-    run/pg, run/redis   sockets of the embedded servers              service user, 0750 and 0700
+    run                 sockets and keys, or a link to them          2751
+    run/pg, run/redis   sockets of the embedded servers              service user, 0700
     logs                unless configured elsewhere                  2750
     security            0700
+    dwcp                0750
     dwcp/incoming       2750
     postgres, redis     data of the embedded servers                 service user, 0700
+
+The service user is not in that group: it passes ``<state>`` and ``run`` on the way to what is its
+own, and can neither list them nor open what else is in them. Nobody but the node, as root, enters
+``run/pg`` and ``run/redis``, since Redis asks no one who he is.
 
 The rules: nothing is changed before the lock is held and the format is known; what is missing is
 made, what is there stays; a directory with other things in it is never taken over.
@@ -39,6 +44,8 @@ _MOUNT_NAMES = frozenset({"lost+found"})
 _STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify")
 _STALE_NAMES = frozenset({"operator.secret"})
 _SHARED, _PRIVATE, _GROUP = 0o2750, 0o700, 0o750
+# Others may pass, not look: the embedded servers run as an account outside the group.
+_STATE, _RUN = 0o751, 0o2751
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +120,7 @@ def prepare(
         with explained(state):
             _check_format(state / FORMAT_NAME)
             lock.write_pid(lock_fd)
-            directories.own(state, owners.uid, owners.gid, _SHARED)
+            directories.own(state, owners.uid, owners.gid, _STATE)
             run = _make_run_dir(state, owners)
             _complete(state, run, owners, embedded=embedded)
         log_problem = _make_log_dir(log_dir, owners, is_ours=log_dir.is_relative_to(state))
@@ -260,7 +267,7 @@ def _make_run_dir(state: Path, owners: _Owners) -> Path:
                 (link / name).rmdir()
     if run != link and os.path.lexists(link):
         raise refused(link, "is in the way of a link", "remove it")
-    directories.ensure(run, owners.uid, owners.gid, _SHARED)
+    directories.ensure(run, owners.uid, owners.gid, _RUN)
     if run != link:
         link.symlink_to(run)
     _clear(run)
@@ -286,14 +293,35 @@ def _complete(state: Path, run: Path, owners: _Owners, *, embedded: bool) -> Non
         # One that is there is judged by the security level: its mode may tell of a leak.
         (state / "security").mkdir(mode=_PRIVATE)
         directories.own(state / "security", owners.uid, owners.gid, _PRIVATE)
-    directories.ensure(state / "dwcp", owners.uid, owners.gid, _SHARED)
+    directories.ensure(state / "dwcp", owners.uid, owners.gid, _GROUP)
     directories.ensure(state / "dwcp" / "incoming", owners.uid, owners.gid, _SHARED)
     if embedded:
-        server = owners.server_uid
-        directories.ensure(run / "pg", server, owners.gid, _GROUP)
-        directories.ensure(run / "redis", server, owners.server_gid, _PRIVATE)
-        directories.ensure(state / "postgres", server, owners.server_gid, _PRIVATE)
-        directories.ensure(state / "redis", server, owners.server_gid, _PRIVATE)
+        _make_server_dirs(state, run, owners)
+
+
+def _make_server_dirs(state: Path, run: Path, owners: _Owners) -> None:
+    """Make what is the embedded servers' own; data of another account is refused as a whole."""
+    uid, gid = owners.server_uid, owners.server_gid
+    data = (state / "postgres", state / "redis")
+    foreign = [path for path in data if directories.is_foreign(path, uid)]
+    if not foreign:
+        # PostgreSQL insists on owning its cluster; a chown without -R does not hand that over.
+        foreign = [path for path in (state / "postgres/data",) if directories.is_foreign(path, uid)]
+    if foreign:
+        found, wanted = user_name(foreign[0].lstat().st_uid), user_name(uid)
+        raise refused(
+            foreign[0],
+            f"belongs to user {found} and not to {wanted}, whom the servers run as",
+            f"hand it over with: chown -R {wanted}: {' '.join(map(str, foreign))}",
+        )
+    for path in (run / "pg", run / "redis"):
+        if directories.is_foreign(path, uid):
+            # No data: emptied of its sockets, an earlier service user's directory may go.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        directories.ensure(path, uid, gid, _PRIVATE)
+    for path in data:
+        directories.ensure(path, uid, gid, _PRIVATE)
 
 
 def _make_log_dir(log_dir: Path, owners: _Owners, *, is_ours: bool) -> str:

@@ -40,7 +40,7 @@ STATE = DirectoryFacts(
     free_bytes=1024 * MIB,
 )
 ACCOUNT = AccountFacts(
-    user="novacron", group="novacron", user_id=999, has_group=True, is_member=True
+    user="novacron-data", group="novacron", user_id=999, has_group=True, is_member=False
 )
 PORT = PortFacts(key="api.port", host="127.0.0.1", port=8080, state=PortState.FREE)
 NODE = NodeFacts(
@@ -165,7 +165,9 @@ def test_a_rule_of_a_port(change: dict[str, Any], outcome: Outcome, said: str) -
     [
         ("service-user", {"user_id": None}, FAILED, "adduser --system"),
         ("service-user", {"user_id": 0}, FAILED, "system.serviceUser"),
-        ("service-user", {"is_member": False}, FAILED, "adduser novacron novacron"),
+        ("service-user", {"is_member": True}, WARNING, "gpasswd --delete novacron-data novacron"),
+        ("service-user", {"is_member": True, "is_primary": True}, WARNING, "system.serviceUser"),
+        ("service-user", {"is_member": True, "blocked_at": "/root"}, FAILED, "chmod o+x /root"),
         ("service-user", {"blocked_at": "/root"}, FAILED, "chmod o+x /root"),
         ("group", {"has_group": False}, WARNING, "addgroup --system novacron"),
     ],

@@ -98,10 +98,11 @@ def test_a_new_directory_is_made_complete(state: Path) -> None:
         assert prepared.is_new
         assert (path / "format").read_text() == "1\n"
         assert (path / "node.lock").read_text() == f"{os.getpid()}\n"
-        modes = {name: _mode(path / name) for name in ("", "logs", "dwcp/incoming", "security")}
-        assert modes == {"": 0o2750, "logs": 0o2750, "dwcp/incoming": 0o2750, "security": 0o700}
+        modes = {"": 0o751, "logs": 0o2750, "dwcp": 0o750, "dwcp/incoming": 0o2750}
+        modes["security"] = 0o700
+        assert {name: _mode(path / name) for name in modes} == modes
         assert (_mode(path / "node.lock"), _mode(path / "format")) == (0o600, 0o640)
-        assert (_mode(prepared.run_dir), prepared.log_problem) == (0o2750, "")
+        assert (_mode(prepared.run_dir), prepared.log_problem) == (0o2751, "")
         assert prepared.run_dir == names.run_dir(path)
         assert os.get_inheritable(prepared.lock_fd) is False
 
