@@ -29,7 +29,7 @@ from services.dwcp.model import ENDED, Failed, Offer, TransferState
 # When one side gives up it says why on stream 0, while its other streams already break. The
 # reason is worth waiting for.
 GRACE_S = 1.0
-# Making a file durable may take the disk this long.
+# Making a file durable may take the receiver's disk this long.
 FINISH_S_MAX = 1800.0
 
 
@@ -125,6 +125,11 @@ class Exchange:
         """Nothing will change any more."""
         return self.state in ENDED
 
+    @property
+    def moved_s(self) -> float:
+        """When something moved last."""
+        return self._moved_s
+
     def moved(self, now_s: float) -> None:
         """Bytes moved on some stream."""
         self._moved_s = now_s
@@ -161,13 +166,13 @@ class Exchange:
         if stream == 0:
             self._end(error if self._loss is None else self._loss[0])
         elif self._loss is None:
-            self._loss = (error, now_s + GRACE_S)
+            self._loss = (error, now_s)
 
     def tick(self, now_s: float) -> None:
         """Time passed; call it a few times per second."""
         if self.is_ended:
             return
-        if self._loss is not None and now_s >= self._loss[1]:
+        if self._loss is not None and self._is_grace_over(self._loss[1], now_s):
             self.fail(self._loss[0])
         elif self._is_stalled(now_s):
             self.fail(StalledError(f"nothing moved for {self._stall_s:g} s"))
@@ -183,6 +188,9 @@ class Exchange:
     def _on_tick(self, now_s: float) -> None:
         raise NotImplementedError
 
+    def _is_grace_over(self, lost_s: float, now_s: float) -> bool:
+        return now_s >= lost_s + GRACE_S
+
     def _is_stalled(self, now_s: float) -> bool:
         return now_s > self._moved_s + self._stall_s
 
@@ -190,7 +198,7 @@ class Exchange:
         self.state = TransferState.FINISHING
         self._finishing_s = now_s
 
-    def _write_control(self, kind: FrameType, record: Control | None = None) -> None:
+    def _write_control(self, kind: FrameType, record: Control) -> None:
         self.actions.append(Write(0, (pack_control(kind, self.transfer, record),)))
 
     def _end(self, error: DwcpError | None) -> None:

@@ -29,7 +29,6 @@ CHECKPOINT_TIMEOUT_S = 2.0
 # A database that is down is not asked with every report.
 CHECKPOINT_RETRY_S = 5.0
 DATABASE = "data/database"
-COMPONENT = "core/dwcp/manager"
 CHECKPOINT_VERSION = 1
 
 
@@ -106,7 +105,7 @@ class Follower:
             reply = await self._context.call(
                 DATABASE,
                 "checkpoint.restore",
-                {"component": COMPONENT},
+                {"component": self._context.path},
                 timeout_s=CHECKPOINT_TIMEOUT_S,
             )
             if reply is None:
@@ -125,7 +124,11 @@ class Follower:
         totals = self.ledger.totals
         if totals == self._saved or (not at_once and time.monotonic() < self._save_after_s):
             return
-        body = {"component": COMPONENT, "version": CHECKPOINT_VERSION, "state": to_wire(totals)}
+        body = {
+            "component": self._context.path,
+            "version": CHECKPOINT_VERSION,
+            "state": to_wire(totals),
+        }
         try:
             await self._context.call(
                 DATABASE, "checkpoint.save", body, timeout_s=CHECKPOINT_TIMEOUT_S

@@ -22,7 +22,15 @@ from protocol import codec
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.records import from_wire, to_wire
 from services.dwcp.errors import PeerNotNovacronError, PeerProtocolError, VersionMismatchError
-from services.dwcp.model import STREAMS_CEILING, Accept, Done, Failed, Finish, Offer
+from services.dwcp.model import (
+    STREAMS_CEILING,
+    Accept,
+    Done,
+    Failed,
+    Finish,
+    Offer,
+    Progress,
+)
 
 MAGIC = b"NOVADWCP"
 VERSION = 1
@@ -57,18 +65,19 @@ class FrameType(enum.IntEnum):
     FINISH = 4  # sender: that was all, and its digest
     DONE = 5  # receiver: it is on disk under its name
     FAILED = 6  # either: it is over, and why
-    BUSY = 7  # receiver: still writing, wait
+    PROGRESS = 7  # receiver: so much is written; it lives and goes on
 
 
 _TYPES = {int(kind): kind for kind in FrameType}
 _VERDICTS = {int(verdict): verdict for verdict in Verdict}
-Control = Offer | Accept | Finish | Done | Failed
+Control = Offer | Accept | Finish | Done | Failed | Progress
 _RECORDS: dict[FrameType, type[Control]] = {
     FrameType.OFFER: Offer,
     FrameType.ACCEPT: Accept,
     FrameType.FINISH: Finish,
     FrameType.DONE: Done,
     FrameType.FAILED: Failed,
+    FrameType.PROGRESS: Progress,
 }
 
 
@@ -190,9 +199,9 @@ def unpack_header(data: bytes | bytearray, transfer: bytes) -> Header:
     return Header(kind, transfer, wire, chunk, offset, raw, digest, bool(flags & FLAG_COMPRESSED))
 
 
-def pack_control(kind: FrameType, transfer: bytes, record: Control | None = None) -> bytes:
-    """A whole control frame; BUSY has no record."""
-    payload = b"" if record is None else codec.encode(to_wire(record))
+def pack_control(kind: FrameType, transfer: bytes, record: Control) -> bytes:
+    """A whole control frame."""
+    payload = codec.encode(to_wire(record))
     if len(payload) > CONTROL_BYTES_MAX:
         raise LocalProtocolError(f"a control record of {len(payload)} bytes is too large")
     return pack_header(Header(kind, transfer, len(payload))) + payload

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,8 +89,8 @@ class ManagerService(Service):
         await asyncio.to_thread(self._tidy, Path(settings.incoming_dir))
         self._listener.open(settings.host, settings.port)
         self._tasks = [
-            asyncio.create_task(self._guard(self._listener.serve())),
-            asyncio.create_task(self._guard(self._follower.run())),
+            asyncio.create_task(self._guard(self._listener.serve)),
+            asyncio.create_task(self._guard(self._follower.run)),
         ]
         self._follower.wake()
         context.log.info("dwcp_listening", address=self._listener.address)
@@ -266,10 +266,10 @@ class ManagerService(Service):
         if removed := remove_abandoned(incoming):
             self._context.log.info("unfinished_files_removed", count=removed)
 
-    async def _guard(self, work: Coroutine[None, None, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         # Nobody awaits these tasks: what goes wrong in one ends the process with its name on it.
         try:
-            await work
+            await work()
         except Exception as exc:  # noqa: BLE001 - handed to the runtime, which logs and exits
             self._context.fail(exc)
 

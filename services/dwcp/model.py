@@ -320,6 +320,13 @@ class Accept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How much of the file the receiver has written, holes not included."""
+
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """All chunks are sent: how many, and the digest of the file (services.dwcp.plan)."""
 

@@ -17,13 +17,23 @@ from services.dwcp.errors import (
     HashMismatchError,
     PeerProtocolError,
 )
-from services.dwcp.exchange import Commit, CreatePart, Exchange, Store
+from services.dwcp.exchange import GRACE_S, Commit, CreatePart, Exchange, Store
 from services.dwcp.framing import CHUNK_BYTES_MAX, FrameType, Header, unpack_control
-from services.dwcp.model import STREAMS_CEILING, Accept, Done, Finish, Offer, TransferState
+from services.dwcp.model import (
+    STREAMS_CEILING,
+    Accept,
+    Done,
+    Finish,
+    Offer,
+    Progress,
+    TransferState,
+)
 from services.dwcp.plan import CHUNK_BYTES_MIN, CHUNKS_MAX, ChunkHashes, ChunkPlan, check_name
 
-# The sender hears from us at least this often while the disk takes its time.
-BUSY_PERIOD_S = 1.0
+# The sender, whose bytes may long be in its kernel, hears from us this often at most, and several
+# times before its patience ends.
+PROGRESS_PERIOD_S = 1.0
+_PROGRESS_SHARE = 4
 
 
 class Receiver(Exchange):
@@ -38,7 +48,8 @@ class Receiver(Exchange):
         self._finish: Finish | None = None
         self._stored = 0
         self._storing = 0
-        self._busy_s = now_s
+        self._progress_s = now_s
+        self._progress_period_s = min(PROGRESS_PERIOD_S, stall_s / _PROGRESS_SHARE)
 
     def created(self, streams_max: int, now_s: float) -> None:
         """There is room, and memory for so many streams."""
@@ -124,13 +135,22 @@ class Receiver(Exchange):
         if self._finish.digest != self._hashes.digest():
             raise HashMismatchError("the file that arrived is not the one that was sent")
         self._enter_finishing(now_s)
-        self._busy_s = now_s
         self.actions.append(Commit(self._finish.digest))
 
     def _on_tick(self, now_s: float) -> None:
-        if self.state is TransferState.FINISHING and now_s >= self._busy_s + BUSY_PERIOD_S:
-            self._busy_s = now_s
-            self._write_control(FrameType.BUSY)
+        if now_s < self._progress_s + self._progress_period_s:
+            return
+        is_finishing = self.state is TransferState.FINISHING
+        has_moved = self.state is TransferState.MOVING and self._moved_s > self._progress_s
+        if is_finishing or has_moved:
+            self._progress_s = now_s
+            self._write_control(FrameType.PROGRESS, Progress(stored_bytes=self.done_bytes))
+
+    def _is_grace_over(self, lost_s: float, now_s: float) -> bool:
+        # The sender's reason stands behind the chunks that its kernel still sends on stream 0.
+        if now_s >= lost_s + self._stall_s:
+            return True
+        return now_s >= max(lost_s, self._moved_s) + GRACE_S
 
     def _is_stalled(self, now_s: float) -> bool:
         # While the file is made durable it is our own disk that is waited for.

@@ -68,6 +68,9 @@ class ReceiveSession(Session):
             case _:
                 raise AssertionError(action)
 
+    def on_sent(self) -> None:
+        """No progress: progress is what arrives."""
+
     def on_drained(self, stream: int) -> None:
         """Nothing depends on it: what we send is small and rare."""
 

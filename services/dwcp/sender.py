@@ -18,7 +18,7 @@ from services.dwcp.compress import Packed
 from services.dwcp.errors import DwcpError, HashMismatchError, PeerProtocolError
 from services.dwcp.exchange import CheckSource, Exchange, Open, Pack, Write
 from services.dwcp.framing import FrameType, Header, pack_header, unpack_control
-from services.dwcp.model import Accept, Done, Finish, Offer, TransferState
+from services.dwcp.model import Accept, Done, Finish, Offer, Progress, TransferState
 from services.dwcp.plan import ChunkHashes, ChunkPlan, StreamTuner, first_streams
 
 
@@ -62,6 +62,7 @@ class Sender(Exchange):
         self._streams = streams
         self._ahead = ahead
         self._tuner = StreamTuner(1, 1)
+        self._stored_bytes = 0
         self.actions.append(Open(0))
 
     def opened(self, stream: int, now_s: float) -> None:
@@ -109,14 +110,16 @@ class Sender(Exchange):
         finish = Finish(chunks=self._hashes.count, digest=self._hashes.digest())
         self._write_control(FrameType.FINISH, finish)
 
-    def _take(self, _stream: int, header: Header, payload: bytearray, _now_s: float) -> None:
+    def _take(self, _stream: int, header: Header, payload: bytearray, now_s: float) -> None:
         match self.state, header.type:
             case TransferState.CONNECTING, FrameType.ACCEPT:
                 accept = unpack_control(header.type, payload)
                 assert isinstance(accept, Accept)
                 self._begin(accept)
-            case TransferState.FINISHING, FrameType.BUSY:
-                pass
+            case ((TransferState.MOVING | TransferState.FINISHING), FrameType.PROGRESS):
+                progress = unpack_control(header.type, payload)
+                assert isinstance(progress, Progress)
+                self._note_progress(progress, now_s)
             case TransferState.FINISHING, FrameType.DONE:
                 done = unpack_control(header.type, payload)
                 assert isinstance(done, Done)
@@ -126,6 +129,13 @@ class Sender(Exchange):
                 self._end(None)
             case _:
                 raise PeerProtocolError(f"{header.type.name} came while {self.state.value}")
+
+    def _note_progress(self, progress: Progress, now_s: float) -> None:
+        # What is still in the kernel's buffers may take long on a slow path; as long as the
+        # receiver's count grows, the end is only delayed.
+        if progress.stored_bytes > self._stored_bytes:
+            self._stored_bytes = progress.stored_bytes
+            self._finishing_s = now_s
 
     def _begin(self, accept: Accept) -> None:
         if not 1 <= accept.streams_max <= self._offer.streams_max:

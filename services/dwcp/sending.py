@@ -84,20 +84,30 @@ class SendSession(Session):
         super().tick(now_s)
 
     def on_drained(self, stream: int) -> None:
-        """A stream takes the next chunk, or has sent the last frame."""
+        """A stream takes the next chunk."""
         self._sender.drained(stream, time.monotonic())
         self.pump()
-        if self.exchange.is_ended and stream == 0:
-            self.close_streams()
+
+    def on_sent(self) -> None:
+        """Bytes have been given to the kernel."""
+        self.exchange.moved(time.monotonic())
 
     def on_end(self) -> None:
-        """Stop dialling; close at once unless stream 0 still has something to say."""
+        """Stop dialling; close at once, except that stream 0 may still have something to say.
+
+        After a failure nobody wants the chunks that wait in the kernel, and on a slow path they
+        would be in the way of the reason.
+        """
         for dial in self._dials.values():
             dial.close()
         self._dials.clear()
         for stream in self.streams.values():
-            if stream.index != 0 or stream.is_drained:
+            if self.exchange.error is None:
                 stream.close()
+            elif stream.index != 0 or stream.is_drained:
+                stream.abort()
+            else:
+                stream.finish()
 
     def close_files(self) -> None:
         """Close the source."""

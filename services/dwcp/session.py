@@ -29,8 +29,8 @@ from services.dwcp.sockets import read_info
 from services.dwcp.streams import Stream
 
 R = TypeVar("R")
-# The last frame reaches the peer within this time or not at all.
-LINGER_S = 2.0
+# However slow the path: no peer may hold a session that has ended for longer.
+LINGER_S_MAX = 30.0
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Session(ABC):
         self._rtt_s: float | None = None
         self._started_s = time.time()
         self._ended_s: float | None = None
-        self._linger_until_s: float | None = None
+        self._lingers_since_s: float | None = None
         self._released = False
         self._rate = RateMeter(time.monotonic())
 
@@ -109,8 +109,9 @@ class Session(ABC):
                     if (found := self.streams.get(stream)) is not None:
                         found.write(parts)
                 case End():
+                    self._read_rtt()
                     self._ended_s = time.time()
-                    self._linger_until_s = time.monotonic() + LINGER_S
+                    self._lingers_since_s = time.monotonic()
                     self.on_end()
                 case action:
                     self.carry_out(action)
@@ -119,10 +120,9 @@ class Session(ABC):
         """Time passed; called several times per second."""
         self.exchange.tick(now_s)
         self._rate.step(now_s, self.exchange.done_bytes)
-        if (first := self.streams.get(0)) is not None and first.is_open:
-            self._rtt_s = read_info(first.sock).rtt_s or self._rtt_s
+        self._read_rtt()
         self.pump()
-        if self._linger_until_s is not None and now_s >= self._linger_until_s:
+        if self._lingers_since_s is not None and self._has_lingered(self._lingers_since_s, now_s):
             self.close_streams()
         self._release_if_done()
 
@@ -138,8 +138,8 @@ class Session(ABC):
         self.exchange.frame(stream, header, payload, time.monotonic())
         self.pump()
 
-    def on_moved(self) -> None:
-        """Bytes moved."""
+    def on_received(self) -> None:
+        """Bytes arrived."""
         self.exchange.moved(time.monotonic())
 
     def on_lost(self, stream: int, error: DwcpError) -> None:
@@ -222,6 +222,10 @@ class Session(ABC):
         """Carry out an action that belongs to one direction."""
 
     @abstractmethod
+    def on_sent(self) -> None:
+        """Bytes have been given to the kernel."""
+
+    @abstractmethod
     def on_drained(self, stream: int) -> None:
         """All that was queued on a stream is with the kernel."""
 
@@ -232,6 +236,16 @@ class Session(ABC):
     @abstractmethod
     def close_files(self) -> None:
         """Close what was opened, once; nothing else of the session runs on the pool then."""
+
+    def _has_lingered(self, since_s: float, now_s: float) -> bool:
+        # The last frame may stand behind a chunk on a slow path.
+        if now_s >= since_s + LINGER_S_MAX:
+            return True
+        return now_s >= max(since_s, self.exchange.moved_s) + self.resources.settings.stall_s
+
+    def _read_rtt(self) -> None:
+        if (first := self.streams.get(0)) is not None and first.is_open:
+            self._rtt_s = read_info(first.sock).rtt_s or self._rtt_s
 
     def _release_if_done(self) -> None:
         if self._released or self._jobs or not self.exchange.is_ended:

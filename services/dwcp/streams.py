@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from services.dwcp.errors import DwcpError, PeerLostError
+from services.dwcp.errors import DwcpError, PeerLostError, StalledError
 from services.dwcp.framing import FrameAssembler, Header
 
 EventHandler = Callable[[int], None]
 # One stream gives way to the others after this much, so that no peer can hold the loop.
 _TURN_BYTES = 2 << 20
 _DISCARD_BYTES = 64 << 10
+# struct linger: on, 0 seconds; the peer gets a reset.
+_LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class StreamOwner(Protocol):
@@ -23,8 +27,11 @@ class StreamOwner(Protocol):
     def on_frame(self, stream: int, header: Header, payload: bytearray) -> None:
         """A frame is complete."""
 
-    def on_moved(self) -> None:
-        """Bytes moved."""
+    def on_received(self) -> None:
+        """Bytes arrived."""
+
+    def on_sent(self) -> None:
+        """Bytes have been given to the kernel."""
 
     def on_drained(self, stream: int) -> None:
         """Everything queued has been given to the kernel."""
@@ -60,6 +67,7 @@ class Stream:
         self._out: deque[memoryview] = deque()
         self._paused = False
         self._discarding = False
+        self._finishing = False
         self._mask = selectors.EVENT_READ
         self.is_open = True
         selector.register(sock, self._mask, self.on_event)
@@ -86,16 +94,32 @@ class Stream:
         self._watch()
 
     def discard(self) -> None:
-        """From now on read only to throw away, until the peer closes."""
+        """From now on read only to throw away, until the peer closes.
+
+        Closing while bytes arrive would send a reset, which can overtake and destroy our last
+        frame on its way.
+        """
         self._discarding = True
         self.resume()
+
+    def finish(self) -> None:
+        """Send what is queued, tell the peer that this was all, and discard what it says."""
+        self._finishing = True
+        self.discard()
+
+    def abort(self) -> None:
+        """Close the stream and throw away what the kernel has not yet sent."""
+        if self.is_open:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            self.close()
 
     def close(self) -> None:
         """Close the stream; more than once is fine."""
         if self.is_open:
             self.is_open = False
             self._out.clear()
-            self._selector.unregister(self.sock)
+            if self._mask:
+                self._selector.unregister(self.sock)
             self.sock.close()
 
     def on_event(self, mask: int) -> None:
@@ -108,7 +132,10 @@ class Stream:
         except DwcpError as exc:  # not a frame of ours
             self._lose(exc)
         except OSError as exc:
-            self._lose(PeerLostError(f"the connection broke: {exc.strerror or exc}"))
+            if exc.errno == errno.ETIMEDOUT:  # TCP_USER_TIMEOUT, which is our own limit
+                self._lose(StalledError("the other node does not take or confirm what is sent"))
+            else:
+                self._lose(PeerLostError(f"the connection broke: {exc.strerror or exc}"))
 
     def _send(self) -> None:
         budget = _TURN_BYTES
@@ -118,13 +145,15 @@ class Stream:
             except BlockingIOError:
                 break
             budget -= count
-            self._owner.on_moved()
+            self._owner.on_sent()
             if count == len(self._out[0]):
                 self._out.popleft()
             else:
                 self._out[0] = self._out[0][count:]
         if not self._out:
             self._watch()
+            if self._finishing:
+                self.sock.shutdown(socket.SHUT_WR)
             self._owner.on_drained(self.index)
 
     def _receive(self) -> None:
@@ -142,7 +171,7 @@ class Stream:
                 return
             budget -= count
             if not self._discarding:
-                self._owner.on_moved()
+                self._owner.on_received()
                 if (frame := self._assembler.advance(count)) is not None:
                     self._owner.on_frame(self.index, *frame)
 

@@ -173,13 +173,13 @@ def feed(assembler, data, sizes):
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=20), st.integers(1, 5))
 def test_frames_are_found_in_any_fragments(sizes, count):
     """However the network cuts the bytes, the same frames come out."""
-    busy = framing.pack_control(FrameType.BUSY, TRANSFER)
+    accept = framing.pack_control(FrameType.ACCEPT, TRANSFER, Accept(streams_max=1))
     chunk = framing.pack_header(CHUNK) + b"data"
     assembler = FrameAssembler(TRANSFER)
 
-    frames = feed(assembler, (busy + chunk) * count, sizes)
+    frames = feed(assembler, (accept + chunk) * count, sizes)
 
-    assert [header.type for header, _ in frames] == [FrameType.BUSY, FrameType.CHUNK] * count
+    assert [header.type for header, _ in frames] == [FrameType.ACCEPT, FrameType.CHUNK] * count
     assert all(payload == b"data" for header, payload in frames if header == CHUNK)
     assert assembler.is_between_frames
 

@@ -21,9 +21,9 @@ from services.dwcp.exchange import (
     Write,
 )
 from services.dwcp.framing import FrameAssembler, FrameType, Header
-from services.dwcp.model import Accept, Done, Failed, Finish, Level, Offer, TransferState
+from services.dwcp.model import Accept, Done, Failed, Finish, Level, Offer, Progress, TransferState
 from services.dwcp.plan import CHUNK_BYTES_MIN, ChunkHashes, ChunkPlan
-from services.dwcp.receiver import BUSY_PERIOD_S, Receiver
+from services.dwcp.receiver import PROGRESS_PERIOD_S, Receiver
 from services.dwcp.sender import Sender
 
 TRANSFER = bytes(range(16))
@@ -319,17 +319,63 @@ def finishing_receiver():
 
 
 def test_a_slow_disk_is_not_a_stalled_peer():
-    """While the receiver syncs it says that it is busy, and both wait up to the stated limit."""
+    """While the receiver syncs it says that it goes on, and both wait up to the stated limit."""
     receiver = finishing_receiver()
-    receiver.tick(1.0 + BUSY_PERIOD_S)
-    [(busy, _)] = frames_of(take(receiver))
-    assert busy.type is FrameType.BUSY
+    receiver.tick(1.0 + PROGRESS_PERIOD_S)
+    [(progress, _)] = frames_of(take(receiver))
+    assert progress.type is FrameType.PROGRESS
 
     receiver.tick(FINISH_S_MAX)
     assert receiver.state is TransferState.FINISHING
 
     receiver.tick(FINISH_S_MAX + 2.0)
     assert receiver.error.code == "dwcp.stalled"
+
+
+def test_a_slow_path_is_not_a_stalled_receiver():
+    """With everything in the kernel the sender waits as long as the receiver's count grows."""
+    sender = make_sender(0)
+    sender.opened(0, 1.0)
+    tell(sender, FrameType.ACCEPT, Accept(streams_max=1))
+    sender.checked(1.0)
+
+    now_s = 1.0
+    while now_s < 2 * FINISH_S_MAX:
+        now_s += STALL_S - 1
+        tell(sender, FrameType.PROGRESS, Progress(stored_bytes=int(now_s)), now_s=now_s)
+        sender.tick(now_s)
+    assert sender.state is TransferState.FINISHING
+
+    sender.tick(now_s + STALL_S + 1)
+    assert sender.error.code == "dwcp.stalled"
+
+
+def test_a_receiver_that_never_finishes_is_given_up():
+    """Signs of life without progress keep the sender waiting for the stated limit only."""
+    sender = make_sender(0)
+    sender.opened(0, 1.0)
+    tell(sender, FrameType.ACCEPT, Accept(streams_max=1))
+    sender.checked(1.0)
+
+    now_s = 1.0
+    while not sender.is_ended:
+        now_s += STALL_S - 1
+        tell(sender, FrameType.PROGRESS, Progress(stored_bytes=0), now_s=now_s)
+        sender.tick(now_s)
+
+    assert FINISH_S_MAX <= now_s <= FINISH_S_MAX + 2 * STALL_S
+
+
+def test_a_receiver_in_which_nothing_moves_stays_silent():
+    """It reports progress, not mere existence, while chunks are awaited."""
+    receiver = moving_receiver(4 * K)
+    receiver.moved(2.0)
+    receiver.tick(2.0)
+    assert len(frames_of(take(receiver))) == 1
+
+    receiver.tick(4.0)
+
+    assert take(receiver) == []
 
 
 @pytest.mark.parametrize(
@@ -428,7 +474,7 @@ def test_the_end_waits_for_chunks_on_other_streams():
         (make_sender(K), FrameType.ACCEPT, Accept(streams_max=1), 1),
         (make_receiver(), FrameType.FINISH, Finish(chunks=0, digest=b""), 0),
         (moving_receiver(K), FrameType.OFFER, offer_of(K), 0),
-        (moving_receiver(K), FrameType.BUSY, None, 0),
+        (moving_receiver(K), FrameType.PROGRESS, Progress(stored_bytes=0), 0),
     ],
 )
 def test_frames_out_of_turn_fail_the_transfer(machine, kind, record, stream):
