@@ -44,7 +44,7 @@ def postgres_options(settings: EmbeddedPostgresSettings) -> Mapping[str, str | i
         "logging_collector": "off",
         "log_min_messages": "warning",
         "log_checkpoints": "off",
-        "log_line_prefix": "",
+        "log_line_prefix": "%m [%p] ",
         "lc_messages": "C.UTF-8",
         "timezone": "UTC",
         "log_timezone": "UTC",

@@ -73,7 +73,8 @@ class MemoryServiceContext:
             raise PeerUnavailableError(f"{path} is not running", path=path)
         request = Request(self._path, method, body, timeout_s)
         try:
-            return await asyncio.wait_for(handler(request), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await handler(request)
         except TimeoutError:
             raise CallTimeoutError(f"{path} did not answer {method} in {timeout_s} s") from None
 
