@@ -54,7 +54,7 @@ def run_dir(state_dir: Path) -> Path:
     if len(os.fsencode(direct)) + 1 + _FILE_NAME_RESERVE <= SUN_PATH_MAX:
         return direct
     digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
-    base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")  # noqa: S108 - named by hash, made 0700
+    base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")  # noqa: S108 - named by hash, made for the node alone
     return base / f"novacron-{digest}"
 
 

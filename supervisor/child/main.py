@@ -92,6 +92,8 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
         _redirect_output(launch)
     if spec.user:
         _become_user(spec.user)
+    if spec.type is ChildType.COMMAND:
+        prctl.renounce_new_privileges()
     prctl.die_with_parent(launcher_pid)
     set_title(f"{tree.title}: {launch.path}")
     if spec.type is not ChildType.COMMAND:

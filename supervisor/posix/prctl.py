@@ -1,4 +1,4 @@
-"""The two prctl(2) calls that keep orphans within reach."""
+"""The prctl(2) calls that keep orphans within reach and programs without further rights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def _prctl(option: int, value: int) -> None:
@@ -20,6 +21,11 @@ def _prctl(option: int, value: int) -> None:
 def become_subreaper() -> None:
     """Adopt every orphan below this process, so that it can be found and ended."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def renounce_new_privileges() -> None:
+    """Let no program that this process executes gain rights, as by a set-user-id bit."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def die_with_parent(parent_pid: int, number: signal.Signals = signal.SIGKILL) -> None:
