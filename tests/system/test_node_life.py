@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
+from protocol.errors import RemoteCallError
 from protocol.messages.status import Verdict
 from tests.fixtures.fix_node import ROOT, Node, alive, wait_until
 
@@ -305,3 +306,19 @@ def test_a_hung_component_is_replaced(node: Node) -> None:
 
     assert time.monotonic() - started_s > 5.0
     assert "unresponsive" in node.component("telemetry").last_exit
+
+
+def test_a_correlation_id_follows_a_call_into_the_log(node: Node) -> None:
+    """What a request caused in another process is found by its id."""
+    api, *_rest = node.ports
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{api}/api/v1/vms", headers={"X-Correlation-ID": "from-the-browser"}
+    )
+    with urllib.request.urlopen(asked, timeout=6) as answer:
+        assert answer.headers["X-Correlation-ID"] == "from-the-browser"
+
+    with pytest.raises(RemoteCallError):
+        node.call("data/database", "checkpoint.save", {"component": 1}, correlation="ticket-7")
+
+    log = node.state_dir / "logs/data.database.jsonl"
+    wait_until(lambda: '"correlation": "ticket-7"' in log.read_text(), "the id in the log")
