@@ -4,8 +4,8 @@ Reports of the transports come in; changes that the world should hear of come ou
 started or ended. A transfer that both started and ended between two reports gives both changes.
 
 Invariant: a transfer is ended once. Its totals are counted at that moment and its key is handed
-back to the transport with the next query, so that a restarted manager neither misses nor repeats
-what it had taken note of.
+back to the transport with the next query. So a restarted manager misses nothing, and counts twice
+only what ended in the moment between the saving of the totals and that query.
 """
 
 from __future__ import annotations

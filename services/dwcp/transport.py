@@ -91,6 +91,8 @@ class TransportService(BlockingService):
         self._manager = f"{parent_path(context.path)}/manager"
         self._incarnation = f"{time.time_ns():x}"
         self._sessions: dict[tuple[bytes, Direction], Session] = {}
+        # Of sessions that have ended and only linger: the manager has taken note already.
+        self._forgotten: set[str] = set()
         self._ended: deque[TransferStatus] = deque(maxlen=ENDED_MAX)
         self._ticked_s = time.monotonic()
         self._selector = selectors.DefaultSelector()
@@ -125,7 +127,10 @@ class TransportService(BlockingService):
     def _retire(self, session: Session) -> None:
         del self._sessions[session.key]
         status = session.status()
-        self._ended.append(status)
+        if status.key in self._forgotten:
+            self._forgotten.remove(status.key)
+        else:
+            self._ended.append(status)
         self._context.log.info(
             "transfer_ended",
             transfer=status.transfer,
@@ -164,13 +169,13 @@ class TransportService(BlockingService):
 
     def _call_status(self, request: Request) -> Plain:
         query = _body(StatusQuery, request)
-        forgotten = frozenset(query.forget)
-        if forgotten:
-            kept = [status for status in self._ended if status.key not in forgotten]
-            self._ended = deque(kept, maxlen=ENDED_MAX)
-        running = tuple(session.status() for session in self._sessions.values())
-        report = TransportReport(incarnation=self._incarnation, transfers=(*running, *self._ended))
-        return to_wire(report)
+        sessions = [session.status() for session in self._sessions.values()]
+        lingering = {status.key for status in sessions if status.is_ended}
+        self._forgotten |= lingering.intersection(query.forget)
+        kept = [status for status in self._ended if status.key not in query.forget]
+        self._ended = deque(kept, maxlen=ENDED_MAX)
+        known = tuple(status for status in sessions if status.key not in self._forgotten)
+        return to_wire(TransportReport(incarnation=self._incarnation, transfers=(*known, *kept)))
 
     def _call_cancel(self, request: Request) -> Plain:
         self._refuse_strangers(request)

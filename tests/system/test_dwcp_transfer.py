@@ -251,6 +251,25 @@ def test_totals_survive_the_manager(tmp_path):
     assert asyncio.run(scenario()) == Totals(sent_transfers=1, sent_bytes=file.stat().st_size)
 
 
+def test_what_was_counted_is_not_counted_again(tmp_path):
+    """A manager that comes back right after a transfer does not find it in the transports."""
+    file = make_file(tmp_path / "x")
+
+    async def scenario():
+        a, b = pair(tmp_path)
+        async with running(a, b):
+            await a.wait_ended(await a.send(file, b.port))
+            await b.wait_ended()
+            for node in (a, b):
+                await node.status()  # an idle manager asks its transports, and so hands back
+                await node.restart_manager()
+        return a.totals, b.totals
+
+    sent, received = asyncio.run(scenario())
+
+    assert (sent.sent_transfers, received.received_transfers) == (1, 1)
+
+
 def test_a_database_that_is_away_holds_nothing_up(tmp_path):
     """Without checkpoints DWCP starts, sends and stops."""
     file = make_file(tmp_path / "x")
