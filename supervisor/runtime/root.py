@@ -140,6 +140,7 @@ class _Root:
         self._stop_by_s: float | None = None
         self._next_watchdog_s = 0.0 if self._manager.watchdog_period_s else None
         self._booted_s: float | None = None
+        self._has_told_reload = False
         prctl.become_subreaper()
         secret = secrets.token_bytes(32)
         run = Path(tree.run_dir)
@@ -190,6 +191,7 @@ class _Root:
 
     def came_up(self) -> None:
         """All components are settled; phase 6 asks each how it is."""
+        self._manager.status(self._phase_sentence())
         self._loop.check(VALIDATION_TIMEOUT_S, self._validate)
 
     def take_signal(self, number: int) -> None:
@@ -204,12 +206,14 @@ class _Root:
 
     def due_s(self) -> float | None:
         """The nearest of the root's own deadlines."""
-        due = (self._journal.due_s(), self._stop_by_s, self._next_watchdog_s)
+        manager_s = self._manager.retry_at_s
+        due = (self._journal.due_s(), self._stop_by_s, self._next_watchdog_s, manager_s)
         return min((at for at in due if at is not None), default=None)
 
     def turn(self, now_s: float) -> None:
         """Answer journal readers, feed the watchdog, end a stop that takes too long."""
         self._journal.turn(now_s)
+        self._manager.turn(now_s)
         if self._next_watchdog_s is not None and self._next_watchdog_s <= now_s:
             assert self._manager.watchdog_period_s is not None
             self._next_watchdog_s = now_s + self._manager.watchdog_period_s
@@ -274,7 +278,9 @@ class _Root:
     def _start_reload(self) -> None:
         descriptor = self._reloader.start()
         if descriptor is not None:
-            if self._booted_s is not None:
+            # READY=1 after a reload during the boot would say that the boot is over.
+            self._has_told_reload = self._booted_s is not None
+            if self._has_told_reload:
                 self._manager.reloading()
             self._loop.watch(descriptor, lambda: self._take_reload(descriptor))
 
@@ -291,8 +297,7 @@ class _Root:
             self._order = list(components_by_path(reloaded.spec))
             self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
         self._loop.unwatch(descriptor)
-        # During the boot READY=1 would say that the boot is over, and during a stop nothing.
-        if self._booted_s is not None and self._stop_asked_s is None:
+        if self._has_told_reload and self._stop_asked_s is None:
             self._manager.ready()
 
     def _conclude(self, final: ExitReason) -> int:
