@@ -34,6 +34,10 @@ QUEUE_MESSAGES_MAX = 1000
 # A peer's socket appears within milliseconds of its start; look for it often, then less.
 _RECONNECT_FIRST_MS = 5
 _RECONNECT_MAX_MS = 250
+# Plain integers: combining pyzmq's enums costs as much as a send, and every message comes by here.
+_NOW = int(zmq.DONTWAIT)
+_NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
 
 
 def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Socket:
@@ -46,11 +50,11 @@ def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Sock
         keys: its key pair.
     """
     socket = _socket(context, zmq.ROUTER)
-    socket.curve_server = True
-    socket.curve_secretkey = keys.secret
-    socket.curve_publickey = keys.public
-    socket.zap_domain = ZAP_DOMAIN
-    socket.router_mandatory = True
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.bind(names.endpoint(run, path))
     # Group members may connect; what they may do there is decided by their key.
     names.socket_path(run, path).chmod(0o660)
@@ -66,21 +70,23 @@ def client_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Sock
     """
     server_key = published_key(run, path)
     socket = _socket(context, zmq.DEALER)
-    socket.curve_serverkey = server_key
-    socket.curve_secretkey = keys.secret
-    socket.curve_publickey = keys.public
-    socket.reconnect_ivl = _RECONNECT_FIRST_MS
-    socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+    socket.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_FIRST_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
     socket.connect(names.endpoint(run, path))
     return socket
 
 
 def _socket(context: Context, kind: int) -> Socket:
+    # Options by setsockopt and not as attributes: those walk through so many objects that each
+    # process of the tree would copy another megabyte of what it shares with the others.
     socket = context.socket(kind)
-    socket.linger = 0
-    socket.sndhwm = QUEUE_MESSAGES_MAX
-    socket.rcvhwm = QUEUE_MESSAGES_MAX
-    socket.maxmsgsize = MESSAGE_BYTES_MAX
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
+    socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     return socket
 
 
@@ -91,40 +97,54 @@ def descriptor(socket: Socket) -> int:
 
 def is_readable(socket: Socket) -> bool:
     """Whether a message is waiting. Asking also makes the descriptor speak up again."""
-    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+    return int(socket.get(zmq.EVENTS)) & _READABLE != 0
 
 
-def receive(socket: Socket) -> bytes | None:
-    """Take one message of a DEALER without waiting; None when there is none."""
-    if not is_readable(socket):  # half the price of the exception that says the same
+def take(socket: Socket) -> bytes | None:
+    """Take one message of a DEALER that is most likely there; None when it is not.
+
+    Our messages to a DEALER have one frame. Each frame of any other is taken as a message, and
+    then refused by who decodes it.
+    """
+    try:
+        return socket.recv(_NOW)
+    except zmq.Again:
         return None
-    payload = socket.recv(zmq.DONTWAIT)
-    while socket.rcvmore:  # ours have one frame; the last one counts in any other
-        payload = socket.recv(zmq.DONTWAIT)
-    return payload
 
 
-def receive_from(socket: Socket) -> tuple[bytes, str, bytes] | None:
-    """Take one message of a ROUTER without waiting; None when there is none.
+def take_from(socket: Socket) -> tuple[bytes, str, bytes] | None:
+    """Take one message of a ROUTER that is most likely there; None when it is not.
 
     Returns:
         The address to reply to, the path of the sender as its CURVE key proves it, the payload.
     """
-    if not is_readable(socket):
+    try:
+        identity = socket.recv(_NOW)
+    except zmq.Again:
         return None
-    identity = socket.recv(zmq.DONTWAIT)
-    frame = socket.recv(zmq.DONTWAIT, copy=False)
+    frame = socket.recv(_NOW, copy=False)
     while frame.more:  # ours have two frames; the last one counts in any other
-        frame = socket.recv(zmq.DONTWAIT, copy=False)
+        frame = socket.recv(_NOW, copy=False)
     return identity, str(frame.get("User-Id")), frame.bytes
+
+
+def receive(socket: Socket) -> bytes | None:
+    """Take one message of a DEALER without waiting; None when there is none."""
+    # Where nothing is as likely as something, asking costs half of the exception that says no.
+    return take(socket) if is_readable(socket) else None
+
+
+def receive_from(socket: Socket) -> tuple[bytes, str, bytes] | None:
+    """As ``take_from``, where there may well be no message."""
+    return take_from(socket) if is_readable(socket) else None
 
 
 def send(socket: Socket, frames: Sequence[bytes]) -> bool:
     """Send one message without waiting; False when the queue is full or the peer has gone."""
     try:
         for frame in frames[:-1]:
-            socket.send(frame, zmq.DONTWAIT | zmq.SNDMORE)
-        socket.send(frames[-1], zmq.DONTWAIT)
+            socket.send(frame, _NOW_AND_MORE)
+        socket.send(frames[-1], _NOW)
     except zmq.ZMQError as exc:
         if exc.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
             raise

@@ -24,6 +24,7 @@ from protocol.transports import zeromq
 from protocol.transports.curve import KeyDirectory, KeyPair, ZapServer
 from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
+from supervisor.child.deadlines import Deadlines
 from supervisor.child.main import report_failure
 from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
@@ -106,6 +107,7 @@ class _Runtime:
     async def run(self) -> int:
         """Come up, serve, go down."""
         self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[asyncio.Task[None]] = Deadlines(self._loop, _cancel)
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
@@ -224,7 +226,7 @@ class _Runtime:
     # -- what arrives ---------------------------------------------------------------------------
 
     def _take_order(self) -> bool:
-        payload = zeromq.receive(self._control)
+        payload = zeromq.take(self._control)
         if payload is None:
             return False
         order = envelope.decode(payload)
@@ -246,7 +248,7 @@ class _Runtime:
         self._supervisor.send([envelope.encode(reply)])
 
     def _take_request(self) -> bool:
-        arrived = zeromq.receive_from(self._requests)
+        arrived = zeromq.take_from(self._requests)
         if arrived is None:
             return False
         identity, caller, payload = arrived
@@ -273,7 +275,9 @@ class _Runtime:
         try:
             result = handler(request)
             if message.name in self._waiting:
-                self._spawn(self._serve(identity, message, result, remaining_s))
+                task = self._spawn(self._serve(identity, message, result))
+                if message.kind is Kind.CALL:
+                    self._deadlines.add(task, remaining_s)
                 return
             body = to_wire(result)
         # A bug in one method must not end the service for everybody else; it is answered.
@@ -282,14 +286,10 @@ class _Runtime:
         else:
             self._reply(identity, message, Kind.REPLY, "", body)
 
-    async def _serve(
-        self, identity: bytes, message: Envelope, work: Awaitable[Plain], remaining_s: float
-    ) -> None:
+    async def _serve(self, identity: bytes, message: Envelope, work: Awaitable[Plain]) -> None:
+        """Wait for a handler; it is cancelled when the caller has given up by now."""
         try:
-            async with asyncio.timeout(None if math.isinf(remaining_s) else remaining_s):
-                body = to_wire(await work)
-        except TimeoutError:
-            return  # the caller has given up by now
+            body = to_wire(await work)
         # As in _start.
         except Exception as exc:  # noqa: BLE001
             self._reply_error(identity, message, exc)
@@ -313,7 +313,16 @@ class _Runtime:
         if not self._router.send([identity, envelope.encode(reply)]):
             self._log.warning("reply_dropped", method=message.name)
 
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._deadlines.discard(task)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

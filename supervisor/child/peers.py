@@ -15,6 +15,8 @@ from protocol.transports import zeromq
 from protocol.transports.curve import KeyPair, published_key
 from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
+from supervisor.child.deadlines import Deadlines
+from supervisor.child.reply import Reply
 
 # How long a peer's key is believed without looking; reading it costs a tenth of a call.
 _KEY_TRUST_S = 1.0
@@ -46,7 +48,8 @@ class Peers:
         self._keys = keys
         self._ids = itertools.count(1)
         self._connections: dict[str, _Connection] = {}
-        self._pending: dict[int, asyncio.Future[Envelope]] = {}
+        self._pending: dict[int, Reply] = {}
+        self._deadlines: Deadlines[int] = Deadlines(loop, self._expire)
 
     async def call(self, path: str, method: str, body: Plain, timeout_s: float) -> Plain:
         """See ServiceContext.call."""
@@ -54,15 +57,18 @@ class Peers:
         number = next(self._ids)
         correlation = logs.correlation_id.get()
         request = Envelope(Kind.CALL, number, method, int(timeout_s * 1000), correlation, body)
-        reply: asyncio.Future[Envelope] = self._loop.create_future()
-        self._pending[number] = reply
-        timer = self._loop.call_later(timeout_s, _expire, reply, path, method, timeout_s)
+        if not connection.socket.send([envelope.encode(request)]):
+            raise PeerUnavailableError(f"the queue to {path} is full", path=path)
+        reply = self._pending[number] = Reply(loop=self._loop)
+        self._deadlines.add(number, timeout_s)
         try:
-            if not connection.socket.send([envelope.encode(request)]):
-                raise PeerUnavailableError(f"the queue to {path} is full", path=path)
             return zeromq.reply_body(await reply, path)
+        except TimeoutError:
+            raise CallTimeoutError(
+                f"{path} did not answer {method} within {timeout_s:g} s", path=path, method=method
+            ) from None
         finally:
-            timer.cancel()
+            self._deadlines.discard(number)
             del self._pending[number]
 
     def cast(self, path: str, method: str, body: Plain) -> bool:
@@ -99,7 +105,7 @@ class Peers:
         return connection
 
     def _take(self, socket: zeromq.Socket) -> bool:
-        payload = zeromq.receive(socket)
+        payload = zeromq.take(socket)
         if payload is None:
             return False
         try:
@@ -108,14 +114,10 @@ class Peers:
             return True  # the call that it might have answered runs into its deadline
         waiting = self._pending.get(reply.id)
         if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+            waiting.arrive(reply)
         return True
 
-
-def _expire(reply: asyncio.Future[Envelope], path: str, method: str, timeout_s: float) -> None:
-    if not reply.done():
-        reply.set_exception(
-            CallTimeoutError(
-                f"{path} did not answer {method} within {timeout_s:g} s", path=path, method=method
-            )
-        )
+    def _expire(self, number: int) -> None:
+        reply = self._pending[number]
+        if not reply.done():
+            reply.set_exception(TimeoutError())
