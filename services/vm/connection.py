@@ -12,7 +12,7 @@ connection can't disturb its successor::
     CONNECTED  --CallTimedOut-->    MUTE       Report
     MUTE       --Answered-->        CONNECTED  ReadAll, Report
     CONNECTED, MUTE --Lost-->       WAITING    Discard, Report, WaitRetry
-    CONNECTED  --EventsDropped-->   CONNECTED  ReadAll
+    CONNECTED  --ReadDue-->         CONNECTED  ReadAll
 
 A connection that was lost never recovers; a new one must register its callbacks and read all
 domains before it counts as open, since events in the gap are lost. Opening includes both.
@@ -112,13 +112,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class EventsDropped:
-    """More domain events came than could be queued."""
+class ReadDue:
+    """What events told is no longer all: some were dropped, or libvirt may have sent none."""
 
     generation: int
 
 
-Event = RetryDue | Opened | OpenFailed | OpenSlow | Lost | CallTimedOut | Answered | EventsDropped
+Event = RetryDue | Opened | OpenFailed | OpenSlow | Lost | CallTimedOut | Answered | ReadDue
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def step(connection: Connection, event: Event) -> tuple[Connection, tuple[Action
         case ((Phase.CONNECTED | Phase.MUTE), Lost(generation, reason)):
             waiting, actions = _wait(connection, reason)
             return waiting, (Discard(generation), *actions)
-        case Phase.CONNECTED, EventsDropped():
+        case Phase.CONNECTED, ReadDue():
             return connection, (ReadAll(),)
         case _:
             return connection, ()

@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, assert_never
 
 from protocol.messages.health import HEALTHY, Health, HealthState
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
 
 # A domain takes some 250 bytes on the wire and a message holds 1 MiB.
 DOMAINS_LISTED_MAX = 2048
+# A libvirtd that was restarted first shows its guests as they were, then finds out in its own time
+# which of them died meanwhile, and sends no event for those (seen with 9.0: 30 to 80 ms later, more
+# under load). So all is read again a few times after connecting, and then now and then.
+REREAD_PAUSES_S = (1.0, 5.0, 15.0)
+REREAD_PERIOD_S = 60.0
 
 
 class VmService(Service):
@@ -140,7 +146,7 @@ class VmService(Service):
             while self._early and self._connection.phase is Phase.CONNECTED:
                 await self._domain_changed(self._early.popleft())
             if self._inbox.was_full():
-                await self._step(machine.EventsDropped(self._connection.generation))
+                await self._step(machine.ReadDue(self._connection.generation))
 
     async def _step(self, event: machine.Event) -> None:
         self._connection, actions = machine.step(self._connection, event)
@@ -203,6 +209,14 @@ class VmService(Service):
             session.close()
         return opened
 
+    async def _reread(self, generation: int) -> None:
+        """Have all domains read again from time to time, as long as this connection lives."""
+        for pause_s in chain(REREAD_PAUSES_S, repeat(REREAD_PERIOD_S)):
+            await asyncio.sleep(pause_s)
+            if generation != self._connection.generation:
+                return
+            self._inbox.put(machine.ReadDue(generation))
+
     async def _retry(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         self._inbox.put(machine.RetryDue())
@@ -262,6 +276,7 @@ class VmService(Service):
         log = self._context.log
         if self._connection.connections != self._announced:
             self._announced = self._connection.connections
+            self._spawn(self._reread(self._connection.generation), "vm-reread")
             log.info("libvirt_connected", uri=self._settings.libvirt_uri, version=self._version)
             self._context.emit("vm:libvirt-connected", uri=self._settings.libvirt_uri)
             self._measure(MetricKind.COUNTER, "novacron_vm_libvirt_connections_total", 1)

@@ -149,7 +149,7 @@ def test_what_happened_while_libvirtd_was_away_is_found(
             await asyncio.to_thread(libvirtd.start)
 
             await wait_until(
-                lambda: node.told("g1")[-1][0] in ("vm:stopped", "vm:crashed"), "end", 40.0
+                lambda: node.told("g1")[-1][0] in ("vm:stopped", "vm:crashed"), "end", 20.0
             )
 
     asyncio.run(scenario())

@@ -15,7 +15,6 @@ from services.vm.connection import (
     Connection,
     Discard,
     Event,
-    EventsDropped,
     Lost,
     Open,
     Opened,
@@ -23,6 +22,7 @@ from services.vm.connection import (
     OpenSlow,
     Phase,
     ReadAll,
+    ReadDue,
     Report,
     RetryDue,
     WaitRetry,
@@ -49,7 +49,7 @@ def degraded(reason: str) -> Report:
         (OPENING, OpenFailed(1, "no"), Phase.WAITING, (degraded("no"), WaitRetry(0.2))),
         (OPENING, Lost(1, "eof"), Phase.OPENING, ()),
         (CONNECTED, CallTimedOut(1, "slow"), Phase.MUTE, (degraded("slow"),)),
-        (CONNECTED, EventsDropped(1), Phase.CONNECTED, (ReadAll(),)),
+        (CONNECTED, ReadDue(1), Phase.CONNECTED, (ReadAll(),)),
         (
             CONNECTED,
             Lost(1, "eof"),
@@ -107,7 +107,7 @@ events = st.one_of(
     st.builds(Lost, st.integers(0, 4), st.just("eof")),
     st.builds(CallTimedOut, st.integers(0, 4), st.just("late")),
     st.builds(Answered, st.integers(0, 4)),
-    st.builds(EventsDropped, st.integers(0, 4)),
+    st.builds(ReadDue, st.integers(0, 4)),
 )
 
 
