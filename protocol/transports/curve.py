@@ -196,7 +196,7 @@ class ZapServer:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: KeyDirectory) -> None:
         self._directory = directory
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
-        self.socket.linger = 0
+        self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")
 
     def turn(self) -> None:

@@ -38,6 +38,7 @@ import structlog
 
 from protocol import codec
 from protocol.records import from_wire, to_wire
+from supervisor.child import logs
 from supervisor.child import main as child_main
 from supervisor.posix import prctl, processes
 from supervisor.posix.board import Board
@@ -70,6 +71,7 @@ def _become_launcher(supervisor_pid: int, title: str) -> None:
     # inherits the mask and meets the signal as soon as it has.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     child_main.set_title(f"{title}: launcher")
+    logs.bridge_standard_library()  # once here instead of once in every child
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
 
