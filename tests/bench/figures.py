@@ -71,7 +71,9 @@ def show(figure: Figure) -> None:
     if figure.limit is not None:
         is_over = figure.value > figure.limit
         verdict = f", {'OVER' if is_over else 'within'} {figure.limit:g} {figure.unit}"
-    note(f"{figure.name}: {figure.value:.4g} {figure.unit}{verdict}")
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    remark = " (the machine has more to do than CPUs)" if busy else ""
+    note(f"{figure.name}: {figure.value:.4g} {figure.unit}{verdict}{remark}")
 
 
 def note(text: str) -> None:
