@@ -25,7 +25,7 @@ from protocol.transports.curve import KeyDirectory, KeyPair, ZapServer
 from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
 from supervisor.child.deadlines import Deadlines
-from supervisor.child.main import report_failure
+from supervisor.child.failure import report_failure
 from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
 from supervisor.posix.board import Board

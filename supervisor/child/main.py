@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from supervisor.child import logs
-from supervisor.child.service import BlockingService, Command, CriticalError, Service
-from supervisor.core.reason import EXIT_CRASHED, EXIT_CRITICAL
+from supervisor.child.failure import report_failure
+from supervisor.child.service import BlockingService, Command, Service
 from supervisor.core.spec import ChildSpec, ChildType
 from supervisor.posix import prctl
-from supervisor.posix.board import Board, LastWords
+from supervisor.posix.board import Board
 from supervisor.runtime.launch import Launch
 
 # Descriptors above this are not ours: the tree opens a few dozen per process.
@@ -51,19 +49,6 @@ def run(launch: Launch, board: Board, launcher_pid: int) -> int:
     # ends the process. BaseException, since SystemExit of a library must not pass for success.
     except BaseException as exc:  # noqa: BLE001
         return report_failure(launch, board, exc)
-
-
-def report_failure(launch: Launch, board: Board, error: BaseException) -> int:
-    """Log an error, leave it as last words, and return the exit code that it means."""
-    is_critical = isinstance(error, CriticalError)
-    code = getattr(error, "code", type(error).__name__)
-    expected = getattr(error, "expected", False)
-    structlog.get_logger().error(
-        "process_failed", code=str(code), reason=str(error), exc_info=None if expected else error
-    )
-    detail = str(error) or type(error).__name__
-    board.leave(launch.slot, LastWords(code=str(code), detail=detail))
-    return EXIT_CRITICAL if is_critical else EXIT_CRASHED
 
 
 def set_title(title: str) -> None:
