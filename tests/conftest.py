@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -16,6 +17,12 @@ pytest_plugins = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--no-skips``, which ``make test`` uses: there everything that is needed is there."""
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed test")
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
