@@ -184,13 +184,6 @@ class StoppingError(DwcpError):
     retryable = True
 
 
-class LocalFaultError(DwcpError):
-    """A fault of our own, in the code of this level."""
-
-    code = "dwcp.fault"
-    expected = False
-
-
 _CLASSES: tuple[type[DwcpError], ...] = (DwcpError, *DwcpError.__subclasses__())
 _BY_CODE = {error.code: error for error in _CLASSES}
 

@@ -10,12 +10,16 @@ import array
 import contextlib
 import os
 import socket
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol import names
+from services.dwcp.errors import DwcpError
 from services.dwcp.framing import PREAMBLE, Preamble, unpack_preamble
 
 _MESSAGE_BYTES_MAX = PREAMBLE.size + 256
+_CREDENTIALS = struct.Struct("3i")
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
 # A burst of one transfer's streams waits here while the transport is busy with a chunk.
 _BACKLOG = 16
@@ -29,6 +33,11 @@ class Handed:
     preamble: Preamble
     peer: str
     sock: socket.socket
+
+
+def descriptor_socket(run_dir: Path, transport_path: str) -> Path:
+    """The Unix socket on which a transport takes accepted streams from the manager."""
+    return names.socket_path(run_dir, f"{transport_path}.fd")
 
 
 def listen(path: Path) -> socket.socket:
@@ -71,8 +80,24 @@ def give(channel: socket.socket, preamble: bytes, peer: str, stream: socket.sock
     channel.sendmsg([preamble, peer.encode()[:256]], rights)
 
 
+def accept(door: socket.socket) -> socket.socket | None:
+    """Accept a channel; None when it comes from another account.
+
+    Raises:
+        OSError: nobody waits, or there are too many descriptors.
+    """
+    channel, _address = door.accept()
+    channel.settimeout(0)
+    data = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, user, _group = _CREDENTIALS.unpack(data)
+    if user not in (0, os.geteuid()):
+        channel.close()
+        return None
+    return channel
+
+
 def take(channel: socket.socket) -> Handed | None:
-    """Take the next stream; None when the channel is at its end.
+    """Take the next stream; None when the channel is at its end or broken.
 
     Raises:
         BlockingIOError: nothing waits.
@@ -84,9 +109,11 @@ def take(channel: socket.socket) -> Handed | None:
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    if not descriptors or len(data) < PREAMBLE.size:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return None
-    sock = socket.socket(fileno=descriptors[0])
-    return Handed(unpack_preamble(data[: PREAMBLE.size]), data[PREAMBLE.size :].decode(), sock)
+    if len(descriptors) == 1 and len(data) >= PREAMBLE.size:
+        with contextlib.suppress(DwcpError):
+            preamble = unpack_preamble(data[: PREAMBLE.size])
+            peer = data[PREAMBLE.size :].decode(errors="replace")
+            return Handed(preamble, peer, socket.socket(fileno=descriptors[0]))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return None

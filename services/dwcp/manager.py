@@ -23,6 +23,7 @@ from protocol.errors import (
 from protocol.messages.health import HEALTHY, Health
 from protocol.names import OPERATOR
 from protocol.records import Plain, from_wire, to_wire
+from services.dwcp import handoff
 from services.dwcp.errors import (
     BusyError,
     DwcpError,
@@ -50,7 +51,6 @@ from services.dwcp.model import (
     TransferRequest,
     TransferState,
     TransferStatus,
-    descriptor_socket,
 )
 from services.dwcp.sockets import format_address
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
@@ -256,7 +256,9 @@ class ManagerService(Service):
             self._follower.wake()
 
     def _socket_of(self, transport: str) -> Path:
-        return descriptor_socket(Path(self._settings.run_dir), self._follower.path_of(transport))
+        return handoff.descriptor_socket(
+            Path(self._settings.run_dir), self._follower.path_of(transport)
+        )
 
     def _tidy(self, incoming: Path) -> None:
         try:

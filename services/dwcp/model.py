@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
-
-from protocol import names
 
 # Bounds of what a configuration or a peer may ask for.
 STREAMS_CEILING = 1024
@@ -347,8 +344,3 @@ class Failed:
 
     code: str
     message: str
-
-
-def descriptor_socket(run_dir: Path, transport_path: str) -> Path:
-    """The Unix socket on which a transport takes accepted streams from the manager."""
-    return names.socket_path(run_dir, f"{transport_path}.fd")

@@ -25,6 +25,8 @@ CHUNK_BYTES_MIN = 64 << 10
 CHUNK_BYTES_USUAL = 1 << 20
 # One hash per chunk stays in memory at both ends: 32 MiB.
 CHUNKS_MAX = 1 << 22
+# What ChunkHashes keeps per chunk.
+HASH_BYTES = 9
 # Chunks held per stream: one being received or sent, one being worked on.
 CHUNKS_PER_STREAM = 2
 # More streams have to pay: at least so much faster than before.
@@ -80,14 +82,15 @@ def choose_chunk_bytes(size_bytes: int, *, streams_max: int, buffer_bytes: int) 
     return length
 
 
-def reservation_bytes(streams: int, chunk_bytes: int) -> int:
-    """Memory that a transfer may take for its chunks."""
-    return streams * CHUNKS_PER_STREAM * chunk_bytes
+def reservation_bytes(plan: ChunkPlan, streams: int) -> int:
+    """Memory that a transfer may take for its chunks and their hashes."""
+    return plan.chunks * HASH_BYTES + streams * CHUNKS_PER_STREAM * plan.chunk_bytes
 
 
-def grant_streams(asked: int, *, chunk_bytes: int, free_bytes: int) -> int:
-    """How many of the streams that a sender asks for fit into the memory left; 0 for none."""
-    return max(0, min(asked, free_bytes // (CHUNKS_PER_STREAM * chunk_bytes)))
+def grant_streams(plan: ChunkPlan, asked: int, *, free_bytes: int) -> int:
+    """How many of the streams asked for fit into the memory left; 0 for none."""
+    left = free_bytes - plan.chunks * HASH_BYTES
+    return max(0, min(asked, left // (CHUNKS_PER_STREAM * plan.chunk_bytes)))
 
 
 def check_name(name: str) -> str:

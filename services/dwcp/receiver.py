@@ -56,6 +56,7 @@ class Receiver(Exchange):
         if self.is_ended:
             return
         self._moved_s = now_s
+        self._hashes = ChunkHashes(self._plan)
         self.state = TransferState.MOVING
         self._write_control(FrameType.ACCEPT, Accept(streams_max=streams_max))
 
@@ -108,7 +109,6 @@ class Receiver(Exchange):
             raise FileTooLargeError(f"{offer.size_bytes} bytes are more than one transfer takes")
         self._offer = offer
         self._plan = plan
-        self._hashes = ChunkHashes(plan)
         self.size_bytes = offer.size_bytes
         self.actions.append(CreatePart(offer))
 

@@ -89,27 +89,22 @@ class ReceiveSession(Session):
     def _create(self, offer: Offer) -> None:
         resources = self.resources
         self.file = offer.name
-        granted = grant_streams(
-            offer.streams_max, chunk_bytes=offer.chunk_bytes, free_bytes=resources.free_bytes
-        )
+        plan = ChunkPlan(offer.size_bytes, offer.chunk_bytes)
+        granted = grant_streams(plan, offer.streams_max, free_bytes=resources.free_bytes)
         if granted == 0:
             self.fail(PeerBusyError("the receiver's memory for transfers is taken"))
             return
-        self.reserve(reservation_bytes(granted, offer.chunk_bytes))
+        self.reserve(reservation_bytes(plan, granted))
         claimed = sum(resources.disk_claims.values())
         resources.disk_claims[id(self)] = offer.allocated_bytes
         needed = offer.allocated_bytes + claimed + resources.settings.free_reserve_bytes
         self._granted = granted
-        self.submit(partial(self._create_part, offer, needed), self._on_created)
+        self.submit(partial(self._create_part, offer.name, plan, needed), self._on_created)
 
-    def _create_part(self, offer: Offer, needed_bytes: int) -> PartFile:
-        return PartFile(
-            Path(self.resources.settings.incoming_dir),
-            offer.name,
-            self.exchange.transfer.hex(),
-            ChunkPlan(offer.size_bytes, offer.chunk_bytes),
-            needed_bytes=needed_bytes,
-        )
+    def _create_part(self, name: str, plan: ChunkPlan, needed_bytes: int) -> PartFile:
+        directory = Path(self.resources.settings.incoming_dir)
+        transfer = self.exchange.transfer.hex()
+        return PartFile(directory, name, transfer, plan, needed_bytes=needed_bytes)
 
     def _on_created(self, part: PartFile) -> None:
         self._part = part

@@ -15,7 +15,6 @@ from services.dwcp.files import SourceFile
 from services.dwcp.framing import Preamble
 from services.dwcp.model import Direction, Offer, SendOrder
 from services.dwcp.plan import (
-    CHUNK_BYTES_MIN,
     ChunkPlan,
     check_name,
     choose_chunk_bytes,
@@ -63,7 +62,7 @@ class SendSession(Session):
             file=order.file,
             peer=order.peer,
         )
-        self.reserve(reservation_bytes(offer.streams_max, offer.chunk_bytes))
+        self.reserve(reservation_bytes(self._plan, offer.streams_max))
 
     def carry_out(self, action: Action) -> None:
         """Open, Pack and CheckSource."""
@@ -168,28 +167,23 @@ def open_send_session(resources: Resources, order: SendOrder) -> SendSession:
     """
     name = check_name(PurePath(order.file).name)
     free_bytes = resources.free_bytes
-    streams_max = grant_streams(
-        order.streams_max, chunk_bytes=CHUNK_BYTES_MIN, free_bytes=free_bytes
-    )
-    if streams_max == 0:
-        raise BusyError("the memory for transfers is taken by others at the moment")
     source = SourceFile(order.file)
     try:
         chunk_bytes = choose_chunk_bytes(
-            source.size_bytes, streams_max=streams_max, buffer_bytes=free_bytes
+            source.size_bytes, streams_max=order.streams_max, buffer_bytes=free_bytes
         )
-        chunks = ChunkPlan(source.size_bytes, chunk_bytes).chunks
+        plan = ChunkPlan(source.size_bytes, chunk_bytes)
+        wanted = min(order.streams_max, max(1, plan.chunks))
+        streams_max = grant_streams(plan, wanted, free_bytes=free_bytes)
+        if streams_max == 0:
+            raise BusyError("the memory for transfers is taken by others at the moment")
         offer = Offer(
             name=name,
             size_bytes=source.size_bytes,
             allocated_bytes=source.allocated_bytes,
             chunk_bytes=chunk_bytes,
-            streams_max=grant_streams(
-                min(streams_max, max(1, chunks)), chunk_bytes=chunk_bytes, free_bytes=free_bytes
-            ),
+            streams_max=streams_max,
         )
-        if offer.streams_max == 0:
-            raise BusyError("the memory for transfers is taken by others at the moment")
         return SendSession(resources, order, source, offer)
     except BaseException:
         source.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import struct
 from dataclasses import dataclass
@@ -73,6 +74,13 @@ def parse_info(data: bytes) -> TcpInfo:
     rtt_us = _RTT_US.unpack_from(data)[0] if len(data) >= _RTT_US.size else 0
     rate = _DELIVERY_RATE.unpack_from(data)[0] if len(data) >= _DELIVERY_RATE.size else None
     return TcpInfo(rtt_us / 1e6 if rtt_us else None, rate)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as it may: each stream is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def format_address(address: tuple[object, ...]) -> str:

@@ -24,7 +24,6 @@ from services.dwcp import handoff
 from services.dwcp.errors import (
     BusyError,
     CancelledError,
-    DwcpError,
     DwcpSettingsError,
     RequestRefusedError,
     StoppingError,
@@ -39,13 +38,12 @@ from services.dwcp.model import (
     TransferStatus,
     TransportReport,
     TransportSettings,
-    descriptor_socket,
 )
 from services.dwcp.pool import Pool
 from services.dwcp.receiving import ReceiveSession
 from services.dwcp.sending import open_send_session
 from services.dwcp.session import Resources, Session
-from services.dwcp.sockets import prepare_stream
+from services.dwcp.sockets import prepare_stream, raise_descriptor_limit
 from supervisor.child.service import BlockingCallHandler, BlockingContext, BlockingService, Request
 
 # Each one holds descriptors, memory and a share of the CPU; more would only make all slower.
@@ -87,6 +85,7 @@ class TransportService(BlockingService):
             settings = from_wire(TransportSettings, context.settings)
         except RemoteProtocolError as exc:
             raise DwcpSettingsError(exc.message) from exc
+        raise_descriptor_limit()
         self._context = context
         self._manager = f"{parent_path(context.path)}/manager"
         self._incarnation = f"{time.time_ns():x}"
@@ -104,7 +103,7 @@ class TransportService(BlockingService):
             context.path.rpartition("/")[2],
             settings.buffer_bytes,
         )
-        self._door_path = descriptor_socket(Path(settings.run_dir), context.path)
+        self._door_path = handoff.descriptor_socket(Path(settings.run_dir), context.path)
         self._door = handoff.listen(self._door_path)
         read = selectors.EVENT_READ
         self._selector.register(self._door, read, self._on_door)
@@ -196,9 +195,10 @@ class TransportService(BlockingService):
             raise BusyError(f"{SESSIONS_MAX} transfers run in this process")
 
     def _on_door(self, _mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            channel, _address = self._door.accept()
-            channel.settimeout(0)
+        # Too few descriptors for one more is the manager's to notice: its stream is refused.
+        with contextlib.suppress(OSError):
+            if (channel := handoff.accept(self._door)) is None:
+                return
             self._selector.register(
                 channel, selectors.EVENT_READ, lambda _mask: self._on_channel(channel)
             )
@@ -208,7 +208,7 @@ class TransportService(BlockingService):
             handed = handoff.take(channel)
         except BlockingIOError:
             return
-        except (OSError, DwcpError):
+        except OSError:
             handed = None
         if handed is None:
             self._selector.unregister(channel)

@@ -20,86 +20,22 @@ from services.dwcp.exchange import (
     Store,
     Write,
 )
-from services.dwcp.framing import FrameAssembler, FrameType, Header
-from services.dwcp.model import Accept, Done, Failed, Finish, Level, Offer, Progress, TransferState
-from services.dwcp.plan import CHUNK_BYTES_MIN, ChunkHashes, ChunkPlan
-from services.dwcp.receiver import PROGRESS_PERIOD_S, Receiver
-from services.dwcp.sender import Sender
-
-TRANSFER = bytes(range(16))
-K = CHUNK_BYTES_MIN
-STALL_S = 20.0
-
-
-def offer_of(size, **change):
-    """An offer of a file without holes."""
-    fields = {"name": "x", "allocated_bytes": size, "chunk_bytes": K, "streams_max": 8, **change}
-    return Offer(size_bytes=size, **fields)
-
-
-def make_sender(size, *, streams=2, chunks=None):
-    """A sender of a file without holes, or with data in some chunks only."""
-    offer = offer_of(size)
-    wanted = range(ChunkPlan(size, K).chunks) if chunks is None else chunks
-    return Sender(
-        transfer=TRANSFER,
-        offer=offer,
-        chunks=iter(wanted),
-        streams=streams,
-        ahead=1,
-        stall_s=STALL_S,
-        now_s=0.0,
-    )
-
-
-def make_receiver():
-    """A receiver that nobody spoke to yet."""
-    return Receiver(transfer=TRANSFER, stall_s=STALL_S, now_s=0.0)
-
-
-def take(machine):
-    """What the machine has ordered."""
-    actions = list(machine.actions)
-    machine.actions.clear()
-    return actions
-
-
-def tell(machine, kind, record=None, stream=0, now_s=1.0):
-    """Give a control frame to a machine."""
-    frame = framing.pack_control(kind, TRANSFER, record)
-    header = framing.unpack_header(frame[:48], TRANSFER)
-    machine.frame(stream, header, bytearray(frame[48:]), now_s)
-
-
-def frames_of(actions, stream=None):
-    """The frames in Write actions."""
-    found = []
-    for action in actions:
-        if isinstance(action, Write) and stream in (None, action.stream):
-            assembler = FrameAssembler(TRANSFER)
-            data = b"".join(action.parts)
-            while data:
-                space = assembler.space()
-                count = min(len(space), len(data))
-                space[:count], data = data[:count], data[count:]
-                if (frame := assembler.advance(count)) is not None:
-                    found.append(frame)
-    return found
-
-
-def chunk_header(chunk, *, raw=K, offset=None, value=1):
-    """A chunk's header as a sender would write it."""
-    place = chunk * K if offset is None else offset
-    return Header(FrameType.CHUNK, TRANSFER, raw, chunk, place, raw, value)
-
-
-def moving_receiver(size, **change):
-    """A receiver that accepted an offer."""
-    receiver = make_receiver()
-    tell(receiver, FrameType.OFFER, offer_of(size, **change))
-    receiver.created(4, 1.0)
-    take(receiver)
-    return receiver
+from services.dwcp.framing import FrameType
+from services.dwcp.model import Accept, Done, Failed, Finish, Level, Progress, TransferState
+from services.dwcp.plan import ChunkHashes, ChunkPlan
+from services.dwcp.receiver import PROGRESS_PERIOD_S
+from tests.fixtures.fix_dwcp_machines import (
+    STALL_S,
+    K,
+    chunk_header,
+    frames_of,
+    make_receiver,
+    make_sender,
+    moving_receiver,
+    offer_of,
+    take,
+    tell,
+)
 
 
 class Pair:
@@ -376,93 +312,6 @@ def test_a_receiver_in_which_nothing_moves_stays_silent():
     receiver.tick(4.0)
 
     assert take(receiver) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"name": "../x"}, "dwcp.name_refused"),
-        ({"chunk_bytes": K - 1}, "dwcp.protocol"),
-        ({"chunk_bytes": framing.CHUNK_BYTES_MAX + 1}, "dwcp.protocol"),
-        ({"streams_max": 0}, "dwcp.protocol"),
-        ({"streams_max": 1025}, "dwcp.protocol"),
-        ({"allocated_bytes": -1}, "dwcp.protocol"),
-    ],
-)
-def test_bad_offers_are_refused(change, code):
-    """An offer outside the limits creates no file."""
-    receiver = make_receiver()
-
-    tell(receiver, FrameType.OFFER, offer_of(5 * K, **change))
-
-    assert receiver.error.code == code
-    assert not any(isinstance(action, CreatePart) for action in take(receiver))
-
-
-@pytest.mark.parametrize("size", [-1, K << 40])
-def test_impossible_sizes_are_refused(size):
-    """A size that no transfer takes is refused before memory is spent on it."""
-    receiver = make_receiver()
-
-    tell(receiver, FrameType.OFFER, offer_of(size, allocated_bytes=0))
-
-    assert receiver.error.code == "dwcp.file_too_large"
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        chunk_header(9),
-        chunk_header(0, offset=K),
-        chunk_header(0, raw=K - 1),
-        chunk_header(8, raw=K),
-    ],
-)
-def test_chunks_outside_the_plan_are_refused(header):
-    """Nothing is written where the plan has no such chunk."""
-    receiver = moving_receiver(8 * K + 5)
-
-    receiver.frame(1, header, bytearray(header.wire_bytes), 1.0)
-
-    assert receiver.error.code == "dwcp.protocol"
-    assert not any(isinstance(action, Store) for action in take(receiver))
-
-
-def test_a_repeated_chunk_is_refused():
-    """Each chunk comes once."""
-    receiver = moving_receiver(8 * K)
-
-    for _ in range(2):
-        receiver.frame(1, chunk_header(3), bytearray(K), 1.0)
-
-    assert receiver.error.code == "dwcp.protocol"
-
-
-def test_a_file_that_is_not_the_one_sent_is_not_committed():
-    """All chunks in place but another digest: nothing gets the file's name."""
-    receiver = moving_receiver(K)
-    receiver.frame(1, chunk_header(0), bytearray(K), 1.0)
-    receiver.stored(K, 1.0)
-    take(receiver)
-
-    tell(receiver, FrameType.FINISH, Finish(chunks=1, digest=bytes(16)))
-
-    assert receiver.error.code == "dwcp.hash_mismatch"
-    assert not any(isinstance(action, Commit) for action in take(receiver))
-
-
-def test_the_end_waits_for_chunks_on_other_streams():
-    """FINISH may overtake chunks; the file is committed when the last of them is written."""
-    receiver = moving_receiver(K)
-    hashes = ChunkHashes(ChunkPlan(K, K))
-    hashes.add(0, 1)
-    tell(receiver, FrameType.FINISH, Finish(chunks=1, digest=hashes.digest()))
-    assert take(receiver) == []
-
-    receiver.frame(1, chunk_header(0), bytearray(K), 1.0)
-    receiver.stored(K, 1.0)
-
-    assert Commit(hashes.digest()) in take(receiver)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import pytest
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
-from services.dwcp import errors, sockets
+from services.dwcp import errors, handoff, sockets
 from services.dwcp.model import (
     ManagerSettings,
     SendRequest,
     TransportSettings,
-    descriptor_socket,
 )
 from services.dwcp.rate import RateMeter
 
@@ -101,7 +100,7 @@ def test_an_unknown_code_is_kept_in_the_sentence():
 
 def test_the_descriptor_socket_has_its_documented_name(tmp_path):
     """Manager and transport agree on it without asking anybody."""
-    path = descriptor_socket(tmp_path, "core/dwcp/transport.0")
+    path = handoff.descriptor_socket(tmp_path, "core/dwcp/transport.0")
 
     assert path == tmp_path / "core.dwcp.transport.0.fd.sock"
 

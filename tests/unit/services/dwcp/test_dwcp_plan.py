@@ -42,7 +42,7 @@ def test_more_streams_get_shorter_chunks(streams, expected):
     length = plan.choose_chunk_bytes(1 << 30, streams_max=streams, buffer_bytes=128 * MIB)
 
     assert length == expected
-    assert plan.reservation_bytes(streams, length) <= 128 * MIB
+    assert plan.reservation_bytes(ChunkPlan(0, length), streams) <= 128 * MIB
 
 
 def test_chunks_grow_only_for_huge_files():
@@ -62,7 +62,17 @@ def test_chunks_grow_only_for_huge_files():
 )
 def test_streams_are_granted_as_memory_allows(free, granted):
     """Never more than asked for, never more than fit."""
-    assert plan.grant_streams(8, chunk_bytes=MIB, free_bytes=free) == granted
+    assert plan.grant_streams(ChunkPlan(0, MIB), 8, free_bytes=free) == granted
+
+
+def test_hashes_count_as_memory():
+    """A file of many chunks leaves less room for streams, and none where the hashes do not fit."""
+    cut = ChunkPlan(CHUNKS_MAX * MIB, MIB)
+    hashes = CHUNKS_MAX * plan.HASH_BYTES
+
+    assert plan.grant_streams(cut, 8, free_bytes=hashes + 4 * MIB) == 2
+    assert plan.grant_streams(cut, 8, free_bytes=hashes - 1) == 0
+    assert plan.reservation_bytes(cut, 2) == hashes + 4 * MIB
 
 
 @pytest.mark.parametrize(
