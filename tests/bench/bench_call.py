@@ -1,15 +1,14 @@
 """A call between two services, beside the same exchange between two bare pyzmq sockets.
 
-The bare exchange is a blocking DEALER and a blocking ROUTER in two processes, over ipc with CURVE
-and frames as long as ours: what remains of a call when nothing of ours is in it. Rounds of both
-take turns, so that whatever else the machine does meets them alike; the figure is the median over
-the rounds of the ratio of the two medians of a round.
+Rounds of both take turns, so that whatever else the machine does meets them alike; the figure is
+the median over the rounds of the ratio of the two medians of a round. A third kind of round, bare
+sockets on asyncio loops, tells how much of the ratio is the loop's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import shutil
 import signal
 import statistics
@@ -17,67 +16,80 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import multiprocess
-import zmq
-
-from protocol import envelope
-from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError
 from protocol.records import Plain
 from protocol.transports.curve import load_operator_key
 from protocol.transports.zeromq import SyncClient
+from tests.bench.bare import bare, serve_blocking, serve_on_loop
 from tests.bench.bench_services import CALLER
 from tests.bench.figures import Benchmark, Figure, MeasurementError, note
 
-CALLS = 3000
+CALLS = 2000
 # The first calls after a pause open the connection and wake the CPUs.
 WARM_UP_CALLS = 300
 BODY = {"value": 1}
-FIGURES = {"echo": "call_ratio", "echo_async": "call_async_ratio"}
+BARE = "bare"
 LIMIT = 1.5
+# Figure and limit of each kind of round; the bare one is what the others are divided by.
+FIGURES = {
+    "echo": ("call_ratio", LIMIT),
+    "echo_async": ("call_async_ratio", None),
+    "bare_loop": ("call_bare_loop_ratio", None),
+}
 _START_S = 10.0
 _STOP_S = 10.0
 _ROUND_S = 60.0
 
+Round = Callable[[int], list[float]]
+
 
 def measure(runs: int) -> Iterator[Figure]:
-    """Both kinds of method, interleaved with the bare exchange."""
+    """Both kinds of method and both bare exchanges, in turns."""
     directory = Path(tempfile.mkdtemp(prefix="novacron-bench-", dir="/tmp"))
     try:
-        with _tree(directory) as client, _raw(directory) as raw:
-            yield from _compare(client, raw, runs)
+        with (
+            _tree(directory) as client,
+            bare(serve_blocking, directory / "bare.sock", BODY) as blocking,
+            bare(serve_on_loop, directory / "loop.sock", BODY) as on_loop,
+        ):
+            yield from _compare(
+                {
+                    BARE: blocking.measure_blocking,
+                    "echo": functools.partial(_ours, client, "echo"),
+                    "echo_async": functools.partial(_ours, client, "echo_async"),
+                    "bare_loop": on_loop.measure_on_loop,
+                },
+                runs,
+            )
     finally:
         shutil.rmtree(directory)
 
 
-def _compare(client: SyncClient, raw: _Raw, runs: int) -> Iterator[Figure]:
-    for method in FIGURES:
-        _ours(client, method, WARM_UP_CALLS)
-    raw.measure(WARM_UP_CALLS)
-    bare_s: list[float] = []
-    ours_s: dict[str, list[float]] = {method: [] for method in FIGURES}
+def _compare(rounds: dict[str, Round], runs: int) -> Iterator[Figure]:
+    medians_s: dict[str, list[float]] = {kind: [] for kind in rounds}
+    for take in rounds.values():
+        take(WARM_UP_CALLS)
     for number in range(runs):
-        bare_s.append(statistics.median(raw.measure(CALLS)))
-        for method, medians_s in ours_s.items():
-            medians_s.append(statistics.median(_ours(client, method, CALLS)))
-        row = ", ".join(f"{method} {medians[-1] * 1e6:.1f}" for method, medians in ours_s.items())
-        note(f"  round {number + 1}: bare {bare_s[-1] * 1e6:.1f}, {row} µs")
-    for method, medians_s in ours_s.items():
-        ratios = [ours / bare for ours, bare in zip(medians_s, bare_s, strict=True)]
+        for kind, take in rounds.items():
+            medians_s[kind].append(statistics.median(take(CALLS)))
+        row = ", ".join(f"{kind} {found[-1] * 1e6:.1f}" for kind, found in medians_s.items())
+        note(f"  round {number + 1}: {row} µs")
+    for kind, (name, limit) in FIGURES.items():
+        pairs = zip(medians_s[kind], medians_s[BARE], strict=True)
+        ratios = [ours_s / bare_s for ours_s, bare_s in pairs]
         yield Figure(
-            name=FIGURES[method],
+            name=name,
             value=statistics.median(ratios),
             unit="ratio",
-            limit=LIMIT if method == "echo" else None,
+            limit=limit,
             median_of=runs,
             details={
-                "method": method,
                 "calls_per_round": CALLS,
-                "call_us": round(statistics.median(medians_s) * 1e6, 1),
-                "bare_us": round(statistics.median(bare_s) * 1e6, 1),
+                "call_us": round(statistics.median(medians_s[kind]) * 1e6, 1),
+                "bare_us": round(statistics.median(medians_s[BARE]) * 1e6, 1),
                 "ratios": [round(ratio, 3) for ratio in ratios],
             },
         )
@@ -125,70 +137,9 @@ def _connect(run: Path, process: subprocess.Popen[bytes]) -> SyncClient:
     raise MeasurementError("the tree of the benchmark did not come up")
 
 
-class _Raw:
-    """The client of the bare exchange."""
-
-    def __init__(self, endpoint: str, server_public: bytes) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.rcvtimeo = int(_ROUND_S * 1000)
-        self._socket.curve_serverkey = server_public
-        self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()
-        self._socket.connect(endpoint)
-
-    def measure(self, calls: int) -> list[float]:
-        """Round trips in seconds."""
-        frame = envelope.encode(Envelope(Kind.CALL, 1000, "echo", 5000, "", BODY))
-        send, receive, clock = self._socket.send, self._socket.recv, time.perf_counter
-        found = []
-        for _ in range(calls):
-            begun_s = clock()
-            send(frame)
-            receive()
-            found.append(clock() - begun_s)
-        return found
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-        self._context.term()
-
-
-@contextlib.contextmanager
-def _raw(directory: Path) -> Iterator[_Raw]:
-    endpoint = f"ipc://{directory}/bare.sock"
-    public, secret = zmq.curve_keypair()
-    server = multiprocess.get_context("spawn").Process(
-        target=serve_bare, args=(endpoint, public, secret, os.getpid()), daemon=True
-    )
-    server.start()
-    raw = _Raw(endpoint, public)
-    try:
-        yield raw
-    finally:
-        raw.close()
-        server.terminate()
-        server.join(_STOP_S)
-
-
-def serve_bare(endpoint: str, public: bytes, secret: bytes, parent_pid: int) -> None:
-    """Send back what arrives, in a process of its own, until terminated or left alone."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.ROUTER)
-    socket.curve_server = True
-    socket.curve_publickey, socket.curve_secretkey = public, secret
-    socket.rcvtimeo = 1000
-    socket.bind(endpoint)
-    while os.getppid() == parent_pid:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                socket.send_multipart(socket.recv_multipart())
-
-
 BENCHMARK = Benchmark(
-    figures=tuple(FIGURES.values()),
+    figures=tuple(name for name, _limit in FIGURES.values()),
     summary="a call between two services, beside bare pyzmq sockets",
-    runs=7,
+    runs=11,
     measure=measure,
 )
