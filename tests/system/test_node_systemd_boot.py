@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.fix_node import wait_until
-from tests.system.systemd_machine import PROGRAMS, Machine
+from tests.system.systemd_machine import PROGRAMS, UNIT, Machine
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.redis, pytest.mark.netns]
 
@@ -139,3 +140,27 @@ def test_a_bad_configuration_is_not_tried_again(booted: Machine) -> None:
     assert booted.show("ActiveState") == "failed"
     assert booted.show("ExecMainStatus") == "2"
     assert "NOVACRON_API_PROT" in booted.log()
+
+
+def test_embedded_servers_get_an_account_of_their_own(booted: Machine) -> None:
+    """The shipped drop-in: the node is root with few capabilities, its servers have none."""
+    booted.run("systemctl", "stop", "novacron", timeout_s=50.0)
+    booted.run("rm", "--recursive", "--force", "/var/lib/novacron")
+    drop_in = booted.root / "etc/systemd/system/novacron.service.d/embedded.conf"
+    shutil.copy(UNIT.with_name("novacron-embedded.conf"), drop_in)
+    booted.run("systemctl", "daemon-reload")
+    account = str(pwd.getpwnam("novacron-data").pw_uid)
+
+    for _start in ("first", "second"):
+        booted.run("systemctl", "restart", "novacron", timeout_s=50.0)
+        assert booted.show("ActiveState") == "active", booted.log()
+        fields = [status_fields(booted, str(pid)) for pid in unit_processes(booted)]
+        servers = [it for it in fields if it["Name"] in ("postgres", "redis-server")]
+        root = status_fields(booted, booted.show("MainPID"))
+
+        assert len(servers) > 5
+        assert {it["Uid"].split()[0] for it in servers} == {account}
+        assert {it["CapEff"] for it in servers} == {f"{0:016x}"}
+        assert (root["Uid"].split()[0], root["CapAmb"]) == ("0", f"{0:016x}")
+        assert int(root["CapEff"], 16).bit_count() == 7
+    assert booted.run("/opt/novacron/bin/novacronctl", "status").startswith("ready")
