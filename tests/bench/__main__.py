@@ -65,7 +65,7 @@ def _wanted(only: str) -> list[tuple[str, Benchmark | None]]:
         benchmark: Benchmark = importlib.import_module(f"tests.bench.{name}").BENCHMARK
         if any(only in text for text in (name, *benchmark.figures)):
             found.append((name, benchmark))
-    if only in STANDALONE:
+    if only in STANDALONE or only.startswith("dwcp"):
         found.append((STANDALONE, None))
     return found
 
