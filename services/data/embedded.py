@@ -40,6 +40,7 @@ def prepare_postgres(settings: Mapping[str, Plain]) -> Command:
     ensure_directory(socket.parent)
     environment = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     bin_dir = ensure_cluster(directory, role=parsed.role, environment=environment)
+    _remove_stale_lock(directory / "data")
     users = (_own_user(), *parsed.users)
     options = server_config.postgres_options(parsed)
     _write(directory / "postgresql.conf", server_config.postgres_conf(options))
@@ -53,6 +54,23 @@ def prepare_postgres(settings: Mapping[str, Plain]) -> Command:
         f"config_file={directory / 'postgresql.conf'}",
     )
     return Command(argv=argv, environment=environment)
+
+
+def _remove_stale_lock(data: Path) -> None:
+    """Remove the lock of a server that has gone and whose process id somebody else has by now.
+
+    PostgreSQL takes any process of its own account with that number for the old server and
+    refuses to start; after a reboot, or in a container, the number is soon used again. A server
+    works in its data directory, and whoever does not is none.
+    """
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().split(maxsplit=1)[0])
+        working_dir = Path(f"/proc/{pid}/cwd").readlink()
+    except (OSError, ValueError, IndexError):
+        return  # no lock, no such process, not ours to look at: PostgreSQL knows what to do
+    if working_dir != data.resolve():
+        lock.unlink()
 
 
 def prepare_redis(settings: Mapping[str, Plain]) -> Command:

@@ -9,6 +9,7 @@ what the configuration needs, and the earlier it is forked the more memory its c
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from services.version import VERSION
 from supervisor.child import logs
 from supervisor.runtime.launch import TreeSettings
 from supervisor.runtime.launcher_client import WarmStart, warm_start
+from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.root import (
     EXIT_CONFIGURATION,
     EXIT_PREFLIGHT,
@@ -69,10 +71,13 @@ PRELOAD = (
 def run(options: RunOptions) -> int:
     """Run a node in the foreground; returns the program's exit code."""
     executed = executed_s()
+    # Until the root has its handlers; as process 1 it would otherwise not even notice.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    manager = ServiceManager(os.environ)  # before any fork, so that nobody else speaks to it
     output = Output()
     warm = warm_start("novacron: novacron", PRELOAD)
     try:
-        return _run(options, executed, output, warm)
+        return _run(options, executed, manager, output, warm)
     except ConfigurationError as exc:
         print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_CONFIGURATION
@@ -97,7 +102,13 @@ def executed_s() -> float:
     return time.monotonic() - max(0.0, age_s)
 
 
-def _run(options: RunOptions, executed: float, output: Output, warm: WarmStart) -> int:
+def _run(
+    options: RunOptions,
+    executed: float,
+    manager: ServiceManager,
+    output: Output,
+    warm: WarmStart,
+) -> int:
     findings = list(preflight.judge_host(probes.host_facts()))
     preflight.require(findings)
     preflight_end_s = time.monotonic()
@@ -121,6 +132,7 @@ def _run(options: RunOptions, executed: float, output: Output, warm: WarmStart) 
         _root_settings(prepared, executed, (preflight_end_s, time.monotonic())),
         tree,
         reloader=Reloader(options, prepared),
+        manager=manager,
         spare=frozenset((output.pid,)),
         warm=warm,
     )

@@ -452,6 +452,7 @@ def _open_signals() -> socket.socket:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
     signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what came before there was a handler
     return read
 
 

@@ -103,6 +103,7 @@ def run_root(
     tree: TreeSettings,
     *,
     reloader: ConfigurationReader,
+    manager: ServiceManager,
     spare: frozenset[int] = frozenset(),
     warm: WarmStart | None = None,
 ) -> int:
@@ -113,10 +114,11 @@ def run_root(
         settings: see RootSettings.
         tree: settings of all processes.
         reloader: reads the configuration again at SIGHUP.
+        manager: the service manager above, made before anything was forked.
         spare: children of this process that are none of the tree's business.
         warm: the root's launcher, if it was forked already.
     """
-    return _Root(spec, settings, tree, reloader, spare, warm).run()
+    return _Root(spec, settings, tree, reloader, manager, spare, warm).run()
 
 
 class _Root:
@@ -126,13 +128,14 @@ class _Root:
         settings: RootSettings,
         tree: TreeSettings,
         reloader: ConfigurationReader,
+        manager: ServiceManager,
         spare: frozenset[int],
         warm: WarmStart | None,
     ) -> None:
         self._settings = settings
         self._reloader = reloader
         self._log = structlog.get_logger()
-        self._manager = ServiceManager(os.environ)
+        self._manager = manager
         self._journal = Journal(boot_id=secrets.token_hex(8))
         self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
         self._order = list(components_by_path(spec))

@@ -16,6 +16,7 @@ from supervisor.child import logs
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 from supervisor.core.spec import ChildSpec, SupervisorSpec
 from supervisor.runtime.launch import TreeSettings
+from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.root import Reloaded, RootSettings, run_root
 
 ECHO = "echo"
@@ -94,7 +95,13 @@ def main() -> int:
         addresses={},
     )
     tree = TreeSettings(run_dir=str(directory), log_level="warning", title="novacron-bench")
-    return run_root(SupervisorSpec(children=children), settings, tree, reloader=_NoReloader())
+    return run_root(
+        SupervisorSpec(children=children),
+        settings,
+        tree,
+        reloader=_NoReloader(),
+        manager=ServiceManager({}),
+    )
 
 
 if __name__ == "__main__":

@@ -181,13 +181,9 @@ def test_nothing_outlives_pid_1(container: Container) -> None:
 
 
 def test_a_reused_process_id_does_not_keep_postgresql_down(
-    container: Container, request: pytest.FixtureRequest
+    container: Container,
 ) -> None:
     """In a new namespace the id in a stale postmaster.pid is some other process of the node."""
-    if not container.is_root:
-        # PostgreSQL takes any process of its own account for itself; as root the others are root's.
-        reason = "a stale postmaster.pid of a reused process id is not removed yet"
-        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError))
     launcher = min(descendants_of(container.init))
     lock = container.node.state_dir / "postgres/data/postmaster.pid"
     number = status_field(launcher, "NSpid")[-1]
