@@ -13,6 +13,7 @@ MESSAGE_BYTES_MAX = 1 << 20
 # Deeper than any of our records; msgpack's own limit lies where the C stack ends.
 DEPTH_MAX = 16
 CONTAINER_LENGTH_MAX = 16_384
+_CONTAINERS = frozenset((list, dict))
 
 
 def encode(value: Any) -> bytes:  # Any: every plain value
@@ -67,9 +68,9 @@ def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _check_depth(value: Any, allowance: int) -> None:
-    if isinstance(value, (list, dict)):
+    if type(value) in _CONTAINERS:
         if allowance == 0:
             raise RemoteProtocolError(f"message nests deeper than {DEPTH_MAX}")
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, (list, dict)):
+        for item in value.values() if type(value) is dict else value:
+            if type(item) in _CONTAINERS:
                 _check_depth(item, allowance - 1)

@@ -16,7 +16,7 @@ Wire shape, one ZeroMQ frame holding one msgpack array::
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from protocol import codec
 from protocol.errors import RemoteProtocolError
@@ -37,13 +37,16 @@ class Kind(enum.IntEnum):
     CAST = 4
 
 
-_FIELD_TYPES = (int, int, int, str, int, str)  # and the body, which may be anything
+_LENGTH = 7  # the version and the fields of an Envelope
 _KINDS = {int(kind): kind for kind in Kind}
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """One message; see the module for the fields."""
+class Envelope(NamedTuple):
+    """One message; see the module for the fields.
+
+    A tuple and not a record: a frozen dataclass takes three times as long to make, and each
+    message is made twice.
+    """
 
     kind: Kind
     id: int
@@ -59,17 +62,7 @@ def encode(envelope: Envelope) -> bytes:
     Raises:
         LocalProtocolError: the body is not plain or too large.
     """
-    return codec.encode(
-        (
-            VERSION,
-            int(envelope.kind),
-            envelope.id,
-            envelope.name,
-            envelope.timeout_ms,
-            envelope.correlation,
-            envelope.body,
-        )
-    )
+    return codec.encode((VERSION, *envelope))
 
 
 def decode(data: bytes) -> Envelope:
@@ -79,12 +72,15 @@ def decode(data: bytes) -> Envelope:
         RemoteProtocolError: not an envelope of this version.
     """
     fields = codec.decode(data)
-    # A match statement says the same and takes three times as long; every message comes by here.
-    if type(fields) is not list or len(fields) != len(_FIELD_TYPES) + 1:
+    # A match statement says the same and takes six times as long; every message comes by here.
+    if type(fields) is not list or len(fields) != _LENGTH:
         raise RemoteProtocolError("not an envelope")
-    if tuple(map(type, fields[:-1])) != _FIELD_TYPES:
-        raise RemoteProtocolError("a field of the envelope has the wrong type")
     version, number_of_kind, number, name, timeout_ms, correlation, body = fields
+    if not (
+        type(version) is type(number_of_kind) is type(number) is type(timeout_ms) is int
+        and type(name) is type(correlation) is str
+    ):
+        raise RemoteProtocolError("a field of the envelope has the wrong type")
     if version != VERSION:
         raise RemoteProtocolError(f"protocol version {version}; this is {VERSION}")
     if (known := _KINDS.get(number_of_kind)) is None:
