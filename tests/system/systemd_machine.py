@@ -18,6 +18,8 @@ from pathlib import Path
 from supervisor.posix.processes import children_of
 from tests.fixtures.fix_node import ROOT, alive, wait_until
 
+# Where this checkout appears inside; systemd covers the host's /tmp with one of its own.
+_CHECKOUT = "/opt/checkout"
 UNIT = ROOT / "etc/systemd/novacron.service"
 PROGRAMS = ("systemd-nspawn", "nsenter")
 # Of the host's files in /etc, what programs of /usr need to run.
@@ -59,7 +61,12 @@ class Machine:
             directory.mkdir()
             (directory / "test.conf").write_text(drop_in)
         command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--private-network"]
-        command += ["--bind-ro=/usr", f"--bind-ro={ROOT}", "--register=no", "--link-journal=no"]
+        command += [
+            "--bind-ro=/usr",
+            f"--bind-ro={ROOT}:{_CHECKOUT}",
+            "--register=no",
+            "--link-journal=no",
+        ]
         command += [] if _HAS_SYSTEMD else ["--keep-unit"]
         command += ["--boot", "systemd.unit=basic.target"]
         # cgroup v2, as Debian 12 has it: in a container, v1 tells nobody that a group is empty.
@@ -157,7 +164,7 @@ class Machine:
             "sys",
         ):
             (self.root / name).mkdir(parents=True)
-        (self.root / str(ROOT).lstrip("/")).mkdir(parents=True)
+        (self.root / _CHECKOUT.lstrip("/")).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
             (self.root / name).symlink_to(f"usr/{name}")
         for name in _ETC:
@@ -181,7 +188,7 @@ class Machine:
             timeout=30,
         )
         packages = "lib/python3.11/site-packages"
-        paths = f"{ROOT}\n{ROOT / '.venv' / packages}\n"
+        paths = f"{_CHECKOUT}\n{_CHECKOUT}/.venv/{packages}\n"
         (home / packages / "novacron.pth").write_text(paths)
         for program in ("novacron", "novacronctl"):
             shutil.copy(ROOT / "bin" / program, home / "bin")

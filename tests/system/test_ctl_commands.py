@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,13 @@ class Node:
         return to_wire(
             DwcpStatus(address="127.0.0.1:1", transports=(), totals=Totals(), transfers=transfers)
         )
+
+
+@pytest.fixture(autouse=True)
+def _run_directory_is_removed(tmp_path: Path) -> Iterator[None]:
+    """The path of a test's directory is long, so its run directory lies elsewhere."""
+    yield
+    shutil.rmtree(names.run_dir(tmp_path), ignore_errors=True)
 
 
 @pytest.fixture
