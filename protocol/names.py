@@ -6,9 +6,9 @@ A process is named by its path from the root, such as ``data/database``; the roo
     data.database.sock   its ZeroMQ endpoint (ipc)
     data.database.key    its public CURVE key, 40 characters of Z85
 
-The run directory is ``<state>/run``. A Unix socket's path holds at most 107 bytes, so a state
-directory with a long path gets a run directory in /run or /tmp, named by its hash, and
-``<state>/run`` is a symbolic link to it.
+The run directory is in /run, named by the state directory's hash, and ``<state>/run`` is a
+symbolic link to it. Where /run may not be written it is ``<state>/run`` itself, or, since a Unix
+socket's path holds at most 107 bytes, in /tmp.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def child_path(supervisor_path: str, child_id: str) -> str:
 
 
 def run_dir(state_dir: Path) -> Path:
-    """The directory of sockets and public keys that belongs to a state directory.
+    """The run directory of the node that runs, or ran, on a state directory.
 
     Args:
         state_dir: absolute path of the node's state directory.
@@ -51,11 +51,24 @@ def run_dir(state_dir: Path) -> Path:
     direct = state_dir / "run"
     if direct.is_symlink():
         return direct.readlink()
+    return direct if direct.is_dir() else choose_run_dir(state_dir)
+
+
+def choose_run_dir(state_dir: Path, runtime: Path = Path("/run")) -> Path:
+    """Where a node that starts puts its run directory.
+
+    Args:
+        state_dir: absolute path of the node's state directory.
+        runtime: the system's directory for such things; in memory, so that making a socket never
+            waits for the disk.
+    """
+    name = f"novacron-{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]}"
+    if os.access(runtime, os.W_OK):
+        return runtime / name
+    direct = state_dir / "run"
     if len(os.fsencode(direct)) + 1 + _FILE_NAME_RESERVE <= SUN_PATH_MAX:
         return direct
-    digest = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
-    base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")  # noqa: S108 - named by hash, made for the node alone
-    return base / f"novacron-{digest}"
+    return Path("/tmp") / name  # noqa: S108 - named by hash, made for the node alone
 
 
 def file_stem(path: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,16 @@ def pytest_configure() -> None:
     """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_run_directories_left() -> Iterator[None]:
+    """Take away the run directories that a test's state directories had outside of themselves."""
+    before = set(Path("/run").glob("novacron-*"))
+    yield
+    for directory in set(Path("/run").glob("novacron-*")) - before:
+        if not any(directory.glob("*.sock")):  # somebody's node, started in this very moment
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

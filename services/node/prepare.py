@@ -44,7 +44,6 @@ def prepare(options: RunOptions) -> Prepared:
         environment=config.environment,
         roles=tuple(role.value for role in platform.roles),
         state_dir=str(system.data_dir),
-        run_dir=str(names.run_dir(Path(system.data_dir))),
         log_dir=str(system.log_path),
         log_level=system.log_level.value,
         group=system.group,
@@ -75,7 +74,7 @@ def _load(options: RunOptions) -> loader.LoadedConfig:
 def _place(config: Config) -> tree.Place:
     return tree.Place(
         state_dir=config.system.data_dir,
-        run_dir=names.run_dir(Path(config.system.data_dir)),
+        run_dir=names.choose_run_dir(Path(config.system.data_dir)),
         node_user=pwd.getpwuid(os.geteuid()).pw_name,
         is_root=os.geteuid() == 0,
         cpus=tuple(sorted(os.sched_getaffinity(0))),

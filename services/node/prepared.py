@@ -92,7 +92,6 @@ class Prepared:
     environment: str
     roles: tuple[str, ...]
     state_dir: str
-    run_dir: str
     log_dir: str
     log_level: str
     group: str

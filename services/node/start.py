@@ -116,25 +116,31 @@ def _run(
     # First, since a node that already runs here also explains every port that is taken.
     state = _prepare_state(prepared)
     warm.launcher.hold(state.lock_fd)  # no other node comes in before the last of ours has gone
-    if str(state.run_dir) != prepared.run_dir:
-        prepared = read_in_fork(options)  # a copied state directory brought a stale link along
-    findings += preflight.judge_node(_node_facts(prepared))
-    preflight.require(findings)
-    tree = TreeSettings(
+    try:
+        findings += preflight.judge_node(_node_facts(prepared))
+        preflight.require(findings)
+        tree = _tree_settings(prepared, state)
+        logs.configure("novacron", log_dir=tree.log_dir, level=tree.log_level)
+        _log_findings(findings, prepared, state)
+        return run_root(
+            prepared.spec,
+            _root_settings(prepared, executed, (preflight_end_s, time.monotonic())),
+            tree,
+            reloader=Reloader(options, prepared),
+            manager=manager,
+            spare=frozenset((output.pid,)),
+            warm=warm,
+        )
+    finally:
+        warm.launcher.end()  # nobody uses the sockets any more
+        state_dir.leave(state)
+
+
+def _tree_settings(prepared: Prepared, state: StateDir) -> TreeSettings:
+    return TreeSettings(
         run_dir=str(state.run_dir),
         log_dir="" if state.log_dir is None else str(state.log_dir),
         log_level=prepared.log_level,
-    )
-    logs.configure("novacron", log_dir=tree.log_dir, level=tree.log_level)
-    _log_findings(findings, prepared, state)
-    return run_root(
-        prepared.spec,
-        _root_settings(prepared, executed, (preflight_end_s, time.monotonic())),
-        tree,
-        reloader=Reloader(options, prepared),
-        manager=manager,
-        spare=frozenset((output.pid,)),
-        warm=warm,
     )
 
 

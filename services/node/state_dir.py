@@ -259,7 +259,7 @@ def _make_run_dir(state: Path, owners: _Owners) -> Path:
     # Decided anew at each start: a copied or moved state directory has another node's link.
     if link.is_symlink():
         link.unlink()
-    run = names.run_dir(state)
+    run = names.choose_run_dir(state)
     if run != link and link.is_dir():
         _clear(link)
         for name in ("pg", "redis", ""):
@@ -272,6 +272,14 @@ def _make_run_dir(state: Path, owners: _Owners) -> Path:
         link.symlink_to(run)
     _clear(run)
     return run
+
+
+def leave(state: StateDir) -> None:
+    """Remove the run directory of a node that has stopped, as far as nobody else uses it."""
+    _clear(state.run_dir)
+    for name in ("pg", "redis", ""):
+        with contextlib.suppress(OSError):
+            (state.run_dir / name).rmdir()
 
 
 def _clear(run: Path) -> None:

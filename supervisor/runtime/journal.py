@@ -15,6 +15,10 @@ RECORDS_MAX = 4096
 PAGE_RECORDS_MAX = 500
 WAIT_S_MAX = 60.0
 READERS_MAX = 64
+# Waiting readers are answered this long after the first new record. Records come in bursts, such
+# as the five of one restart, and each answer wakes a process that would compete with the one that
+# the records are about.
+GATHER_S = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Journal:
         self._next = 1
         self._readers: list[_Reader] = []
         self._has_news = False
+        self._gather_until_s: float | None = None
 
     def append(self, report: EventReport, time_s: float) -> JournalRecord:
         """Number an event and keep it.
@@ -87,20 +92,27 @@ class Journal:
         if len(self._readers) >= READERS_MAX:
             oldest = self._readers.pop(0)
             oldest.answer(self.page(oldest.query))
+        if not self._readers:  # what is news to nobody need not be gathered
+            self._has_news, self._gather_until_s = False, None
         deadline_s = now_s + min(query.wait_s, WAIT_S_MAX)
         self._readers.append(_Reader(query, deadline_s, answer))
 
     def due_s(self) -> float | None:
         """When ``turn`` is needed next."""
-        if self._has_news and self._readers:
-            return 0.0
-        return min((reader.deadline_s for reader in self._readers), default=None)
+        if not self._readers:
+            return None
+        if self._has_news:
+            return 0.0 if self._gather_until_s is None else self._gather_until_s
+        return min(reader.deadline_s for reader in self._readers)
 
     def turn(self, now_s: float) -> None:
         """Answer the readers that have something to read or have waited long enough."""
-        if not self._readers:
-            self._has_news = False
-            return
+        if self._has_news and self._readers:
+            if self._gather_until_s is None:
+                self._gather_until_s = now_s + GATHER_S
+            if now_s < self._gather_until_s:
+                return
+        self._has_news, self._gather_until_s = False, None
         staying = []
         for reader in self._readers:
             page = self.page(reader.query)
@@ -109,4 +121,3 @@ class Journal:
             else:
                 staying.append(reader)
         self._readers = staying
-        self._has_news = False

@@ -46,17 +46,31 @@ def test_parents_and_children_fit_together() -> None:
     assert names.parent_path("data") == "novacron"
 
 
-def test_a_short_state_directory_holds_its_run_directory() -> None:
-    """The usual case."""
-    assert names.run_dir(Path("/var/lib/novacron")) == Path("/var/lib/novacron/run")
+def test_sockets_are_in_the_systems_directory_for_them(tmp_path: Path) -> None:
+    """It is in memory; each state directory has one of its own."""
+    first = names.choose_run_dir(Path("/var/lib/novacron"), tmp_path)
+
+    assert first.parent == tmp_path
+    assert names.choose_run_dir(Path("/var/lib/other"), tmp_path) != first
+
+
+def test_a_node_without_that_right_keeps_them_in_its_state_directory() -> None:
+    """The usual case of an unprivileged node."""
+    chosen = names.choose_run_dir(Path("/var/lib/novacron"), Path("/nonexistent"))
+
+    assert chosen == Path("/var/lib/novacron/run")
 
 
 def test_a_long_state_directory_gets_a_short_run_directory() -> None:
     """Every socket of the tree fits into the 107 bytes that the kernel allows."""
-    state = Path("/var/lib") / ("x" * 90)
+    run = names.choose_run_dir(Path("/var/lib") / ("x" * 90), Path("/nonexistent"))
 
-    run = names.run_dir(state)
-
-    assert run != state / "run"
     assert len(str(names.socket_path(run, "core/dwcp/transport.255"))) <= names.SUN_PATH_MAX
-    assert names.run_dir(Path("/var/lib") / ("y" * 90)) != run
+    assert run.parent == Path("/tmp")
+
+
+def test_a_running_node_is_found_by_its_link(tmp_path: Path) -> None:
+    """Whoever asks need not have the right that the node had when it chose."""
+    (tmp_path / "run").symlink_to("/run/novacron-0123456789ab")
+
+    assert names.run_dir(tmp_path) == Path("/run/novacron-0123456789ab")

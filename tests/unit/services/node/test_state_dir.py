@@ -199,15 +199,15 @@ def test_a_long_path_replaces_an_empty_directory_only(base: Path, in_the_way: st
     assert not prepared.run_dir.exists()
 
 
-def test_a_short_path_again_gets_its_own_run_directory(state: Path, base: Path) -> None:
-    """The link of a directory that was moved to a short path gives way to a directory."""
+def test_a_link_of_another_node_is_replaced(state: Path, base: Path) -> None:
+    """A copied state directory brings the link of the one that it was copied from."""
     state.mkdir()
     (state / "format").write_text("1\n")
     (state / "run").symlink_to(base / "gone")
 
     with _held(state) as prepared:
-        assert prepared.run_dir == state / "run"
-        assert not (state / "run").is_symlink()
+        assert prepared.run_dir == names.choose_run_dir(state)
+        assert names.run_dir(state) == prepared.run_dir
 
 
 def test_the_lock_is_held_once(state: Path) -> None:
@@ -283,7 +283,7 @@ def _lock_is_a_link(state: Path) -> None:
         (_file, "is no directory"),
         (_foreign, "holds other things (thesis.tex)"),
         (_open_to_all, "writable for everybody"),
-        (_run_is_a_file, "run is no directory"),
+        (_run_is_a_file, "run is"),
         (_lock_is_a_link, "can't use"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.messages.control import EventReport
 from protocol.messages.journal import JournalPage, JournalQuery
-from supervisor.runtime.journal import READERS_MAX, RECORDS_MAX, Journal
+from supervisor.runtime.journal import GATHER_S, READERS_MAX, RECORDS_MAX, Journal
 
 
 def filled(count: int) -> Journal:
@@ -37,7 +37,7 @@ def test_a_reader_that_was_away_is_told_what_it_missed() -> None:
 
 
 def test_a_waiting_reader_is_answered_by_the_next_record() -> None:
-    """A long poll ends with what it waited for."""
+    """A long poll ends with what it waited for, and with what came right after it."""
     journal, answers = filled(2), list[JournalPage]()
     journal.read(JournalQuery(since=3, wait_s=10.0), 100.0, answers.append)
     journal.turn(101.0)
@@ -45,8 +45,11 @@ def test_a_waiting_reader_is_answered_by_the_next_record() -> None:
 
     journal.append(EventReport(name="e:new", component="a"), 0.0)
     journal.turn(102.0)
+    assert journal.due_s() == 102.0 + GATHER_S
+    journal.append(EventReport(name="e:next", component="a"), 0.0)
+    journal.turn(102.0 + GATHER_S)
 
-    assert [record.name for page in answers for record in page.records] == ["e:new"]
+    assert [[record.name for record in page.records] for page in answers] == [["e:new", "e:next"]]
 
 
 def test_a_waiting_reader_gets_an_empty_page_in_time() -> None:
