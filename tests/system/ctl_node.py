@@ -89,4 +89,4 @@ class Served:
             if body is Served.SILENCE:
                 return
             reply = Envelope(Kind.REPLY, call.id, "", 0, "", body)
-        socket.send_multipart([identity, envelope.encode(reply)])
+        zeromq.send(socket, [identity, envelope.encode(reply)])  # who asked may have gone by now

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.names import run_dir
 from tests.fixtures.fix_node import BOOT_TIMEOUT_S, ROOT, Node, wait_until
 
 UNIT = ROOT / "etc/systemd/novacron.service"
@@ -289,7 +290,7 @@ def test_no_command_of_the_tree_inherits_the_socket(told_node: Node, listener: L
     variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
 
     sockets = [line for line in variables if line.startswith("NOTIFY_SOCKET=")]
-    assert sockets == [f"NOTIFY_SOCKET={node.state_dir}/run/data.notify"]
+    assert sockets == [f"NOTIFY_SOCKET={run_dir(node.state_dir)}/data.notify"]
     assert [line for line in variables if line.startswith("WATCHDOG")] == []
 
 
