@@ -33,7 +33,7 @@ def _no_run_directories_left() -> Iterator[None]:
     before = set(Path("/run").glob("novacron-*"))
     yield
     for directory in set(Path("/run").glob("novacron-*")) - before:
-        if not any(directory.glob("*.sock")):  # somebody's node, started in this very moment
+        if not any(directory.glob("*.notify")):  # of a node that somebody starts in this moment
             shutil.rmtree(directory, ignore_errors=True)
 
 
