@@ -6,8 +6,8 @@ from services.node.environment import WrongEnvironmentError, check_packages
 
 
 def _start() -> None:
-    # structlog.dev imports rich where it finds it, to draw tracebacks that we never draw. That is
-    # a tenth of the time to boot, and memory in every process.
+    # structlog.dev imports rich where it finds it, to draw tracebacks that we never draw. It would
+    # take its time at every boot, and memory in every process.
     sys.modules["rich"] = None  # type: ignore[assignment]  # means: can't be imported
     import structlog  # noqa: F401 - imported for its effect
 

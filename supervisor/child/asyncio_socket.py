@@ -2,7 +2,7 @@
 
 libzmq offers one descriptor per socket that becomes readable when *something* may have changed,
 and stays silent afterwards until all that changed was taken. So after each wake-up and each send
-everything is taken that is there. This costs a third of what the futures of zmq.asyncio cost.
+everything is taken that is there. zmq.asyncio would make a future for each message besides.
 A wake-up nearly always means one message, so the first is taken without asking whether it is there.
 """
 

@@ -1,8 +1,8 @@
 """Deadlines on an asyncio loop: one timer for all of them.
 
-Nearly everything that has a deadline is over long before it. A timer each, made and cancelled,
-would cost a tenth of a call; here an item costs an entry in a map, and a timer runs only for the
-nearest deadline of all.
+Nearly everything that has a deadline is over long before it, so that a timer each would be made
+only to be cancelled; here an item costs an entry in a map, and a timer runs only for the nearest
+deadline of all.
 """
 
 from __future__ import annotations

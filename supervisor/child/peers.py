@@ -18,7 +18,7 @@ from supervisor.child.asyncio_socket import AsyncSocket
 from supervisor.child.deadlines import Deadlines
 from supervisor.child.reply import Reply
 
-# How long a peer's key is believed without looking; reading it costs a tenth of a call.
+# How long a peer's key is believed without looking; reading it takes three system calls.
 _KEY_TRUST_S = 1.0
 
 

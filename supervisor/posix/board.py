@@ -1,9 +1,9 @@
 """The board: shared memory in which children beat and leave their last words.
 
-A beat over ZeroMQ costs the supervisor some 60 µs of its time; with 50 children that is most of
-what an idle supervisor does. A beat here is one store into shared memory, and the supervisor
-reads all of them in one pass when the next one could be overdue. Last words live here because a
-message that is sent just before an exit can arrive after the news of the exit.
+A beat as a message would have to be received, decrypted and decoded by the supervisor, for every
+child and period. A beat here is one store into shared memory, and the supervisor reads all of
+them in one pass when the next one could be overdue. Last words live here because a message that
+is sent just before an exit can arrive after the news of the exit.
 
 Layout: SLOTS slots of SLOT_BYTES; in each::
 
