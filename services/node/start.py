@@ -30,8 +30,8 @@ from services.node.prepared import (
 from services.node.state_dir import StateDir
 from services.version import VERSION
 from supervisor.child import logs
-from supervisor.runtime.launch import TreeSettings
-from supervisor.runtime.launcher_client import WarmStart, warm_start
+from supervisor.runtime.launch import TITLE, TreeSettings
+from supervisor.runtime.launcher_client import LauncherClient
 from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.root import (
     EXIT_CONFIGURATION,
@@ -75,9 +75,9 @@ def run(options: RunOptions) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     manager = ServiceManager(os.environ)  # before any fork, so that nobody else speaks to it
     output = Output()
-    warm = warm_start("novacron: novacron", PRELOAD)
+    launcher = LauncherClient.fork(TITLE, PRELOAD)
     try:
-        return _run(options, executed, manager, output, warm)
+        return _run(options, executed, manager, output, launcher)
     except ConfigurationError as exc:
         print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_CONFIGURATION
@@ -86,7 +86,7 @@ def run(options: RunOptions) -> int:
         return EXIT_PREFLIGHT
     finally:
         sys.stderr.flush()
-        warm.launcher.end()
+        launcher.end()
         output.close()
 
 
@@ -107,7 +107,7 @@ def _run(
     executed: float,
     manager: ServiceManager,
     output: Output,
-    warm: WarmStart,
+    launcher: LauncherClient,
 ) -> int:
     findings = list(preflight.judge_host(probes.host_facts()))
     preflight.require(findings)
@@ -115,7 +115,7 @@ def _run(
     prepared = read_in_fork(options)
     # First, since a node that already runs here also explains every port that is taken.
     state = _prepare_state(prepared)
-    warm.launcher.hold(state.lock_fd)  # no other node comes in before the last of ours has gone
+    launcher.hold(state.lock_fd)  # no other node comes in before the last of ours has gone
     try:
         findings += preflight.judge_node(_node_facts(prepared))
         preflight.require(findings)
@@ -128,11 +128,11 @@ def _run(
             tree,
             reloader=Reloader(options, prepared),
             manager=manager,
-            spare=frozenset((output.pid,)),
-            warm=warm,
+            launcher=launcher,
+            bystanders=frozenset((output.pid,)),
         )
     finally:
-        warm.launcher.end()  # nobody uses the sockets any more
+        launcher.end()  # nobody uses the sockets any more
         state_dir.leave(state)
 
 

@@ -28,6 +28,7 @@ from supervisor.child.deadlines import Deadlines
 from supervisor.child.failure import report_failure
 from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
+from supervisor.child.warm import Warmth
 from supervisor.posix.board import Board
 from supervisor.runtime.launch import Launch
 
@@ -38,18 +39,23 @@ METRICS_MAX = 2000
 TELEMETRY = "telemetry"
 
 
-def run_service(service: Service, launch: Launch, board: Board) -> int:
+def run_service(service: Service, launch: Launch, board: Board, warmth: Warmth) -> int:
     """Run a service until it is told to stop or fails; returns the exit code."""
-    return asyncio.run(_Runtime(service, launch, board).run())
+    loop = warmth.loop
+    with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
+        return runner.run(_Runtime(service, launch, board, warmth.context).run())
 
 
 class _Runtime:
     """The process around one service; the service sees it as its ServiceContext."""
 
-    def __init__(self, service: Service, launch: Launch, board: Board) -> None:
+    def __init__(
+        self, service: Service, launch: Launch, board: Board, context: zeromq.Context | None
+    ) -> None:
         self._service = service
         self._launch = launch
         self._board = board
+        self._context: zeromq.Context = context or zmq.Context(io_threads=1)
         self._handlers: Mapping[str, CallHandler] = {}
         self._waiting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,7 +189,6 @@ class _Runtime:
         launch = self._launch
         run = Path(launch.tree.run_dir)
         keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
-        self._context: zeromq.Context = zmq.Context(io_threads=1)
         self._zap = ZapServer(self._context, KeyDirectory(run))
         self._loop.add_reader(zeromq.descriptor(self._zap.socket), self._zap.turn)
         self._zap.turn()

@@ -28,9 +28,11 @@ TELEMETRY = "telemetry"
 METRICS_MAX = 2000
 
 
-def run_blocking_service(service: BlockingService, launch: Launch, board: Board) -> int:
+def run_blocking_service(
+    service: BlockingService, launch: Launch, board: Board, sockets: zeromq.Context | None
+) -> int:
     """Run a blocking service until it is told to stop or fails; returns the exit code."""
-    context = _BlockingRuntime(service.calls(), launch, board)
+    context = _BlockingRuntime(service.calls(), launch, board, sockets)
     try:
         service.run(context)
     finally:
@@ -42,11 +44,16 @@ class _BlockingRuntime:
     """The process around one blocking service; the service sees it as its BlockingContext."""
 
     def __init__(
-        self, handlers: Mapping[str, BlockingCallHandler], launch: Launch, board: Board
+        self,
+        handlers: Mapping[str, BlockingCallHandler],
+        launch: Launch,
+        board: Board,
+        sockets: zeromq.Context | None,
     ) -> None:
         self._handlers = handlers
         self._launch = launch
         self._board = board
+        self._context: zeromq.Context = sockets or zmq.Context(io_threads=1)
         self._health = HEALTHY
         self._samples: list[MetricSample] = []
         self._is_stopping = False
@@ -108,7 +115,6 @@ class _BlockingRuntime:
     def _open(self) -> None:
         launch, run = self._launch, Path(self._launch.tree.run_dir)
         self._keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
-        self._context: zeromq.Context = zmq.Context(io_threads=1)
         self._zap = ZapServer(self._context, KeyDirectory(run))
         self._router = zeromq.server_socket(self._context, run, launch.path, self._keys)
         self._supervisor = zeromq.client_socket(

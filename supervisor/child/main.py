@@ -8,15 +8,20 @@ import importlib
 import os
 import pwd
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from supervisor.child import logs
+from protocol import codec
+from protocol.codec import MESSAGE_BYTES_MAX
+from protocol.records import from_wire
+from supervisor.child import logs, warm
 from supervisor.child.failure import report_failure
 from supervisor.child.service import BlockingService, Command, Service
+from supervisor.core.reason import EXIT_NORMAL
 from supervisor.core.spec import ChildSpec, ChildType
-from supervisor.posix import prctl
+from supervisor.posix import prctl, processes
 from supervisor.posix.board import Board
 from supervisor.runtime.launch import Launch
 
@@ -26,23 +31,31 @@ _DESCRIPTORS_MAX = 1 << 16
 COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run(launch: Launch, board: Board, launcher_pid: int) -> int:
-    """Become the child and stay it; returns its exit code.
+def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
+    """Become a child, once it is said which, and stay it; returns the exit code.
 
     Args:
-        launch: what to be.
-        board: the supervisor's board.
+        handover: brings the Launch, with the descriptors of the board and, for a supervisor, of
+            its channel to the launcher; closed when nobody needs this process.
         launcher_pid: the process that forked this one.
+        is_spare: there is time until then.
     """
+    _detach(launcher_pid)
+    warmth = warm.warm_up() if is_spare else warm.Warmth()
+    data, descriptors, _flags, _address = socket.recv_fds(handover, MESSAGE_BYTES_MAX, 2)
+    handover.close()
+    if not data:
+        return EXIT_NORMAL
+    launch, board = from_wire(Launch, codec.decode(data)), Board(descriptors[0])
     try:
         _settle(launch, launcher_pid)
         match launch.spec.type:
             case ChildType.SERVICE:
-                return _run_service(launch, board)
+                return _run_service(launch, board, warmth)
             case ChildType.LOOP:
-                return _run_loop(launch, board)
+                return _run_loop(launch, board, warmth)
             case ChildType.SUPERVISOR:
-                return _run_supervisor(launch, board)
+                return _run_supervisor(launch, board, warmth, descriptors[1], launcher_pid)
             case ChildType.COMMAND:
                 return _run_command(launch)
     # The outermost frame of a process: what comes here is logged, left for the supervisor, and
@@ -64,22 +77,28 @@ def resolve(start: str) -> Any:  # Any: whatever the text names
     return getattr(importlib.import_module(module), name)
 
 
-def _settle(launch: Launch, launcher_pid: int) -> None:
-    spec, tree = launch.spec, launch.tree
+def _detach(launcher_pid: int) -> None:
+    """Leave what was the launcher's: session, signal handling."""
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what came since the fork takes effect now
+    prctl.die_with_parent(launcher_pid)
+
+
+def _settle(launch: Launch, launcher_pid: int) -> None:
+    """Set the process to what its specification says."""
+    spec, tree = launch.spec, launch.tree
     if spec.cpus:
-        os.sched_setaffinity(0, spec.cpus)
+        processes.pin(spec.cpus)
     if spec.type is ChildType.COMMAND:
         _redirect_output(launch)
     if spec.user:
         _become_user(spec.user)
+        prctl.die_with_parent(launcher_pid)  # forgotten by the kernel at a change of user
     if spec.type is ChildType.COMMAND:
         prctl.renounce_new_privileges()
-    prctl.die_with_parent(launcher_pid)
     set_title(f"{tree.title}: {launch.path}")
     if spec.type is not ChildType.COMMAND:
         logs.configure(
@@ -114,28 +133,34 @@ def _redirect_output(launch: Launch) -> None:
     os.close(descriptor)
 
 
-def _run_service(launch: Launch, board: Board) -> int:
+def _run_service(launch: Launch, board: Board, warmth: warm.Warmth) -> int:
     from supervisor.child.asyncio_runtime import run_service
 
     gc.enable()  # the launcher has none; what it shares with us is frozen and stays so
     service = resolve(launch.spec.start)()
     assert isinstance(service, Service)
-    return run_service(service, launch, board)
+    return run_service(service, launch, board, warmth)
 
 
-def _run_loop(launch: Launch, board: Board) -> int:
+def _run_loop(launch: Launch, board: Board, warmth: warm.Warmth) -> int:
     from supervisor.child.blocking_runtime import run_blocking_service
 
+    warmth.drop_loop()
     gc.enable()  # as for a service
     service = resolve(launch.spec.start)()
     assert isinstance(service, BlockingService)
-    return run_blocking_service(service, launch, board)
+    return run_blocking_service(service, launch, board, warmth.context)
 
 
-def _run_supervisor(launch: Launch, board: Board) -> int:
+def _run_supervisor(
+    launch: Launch, board: Board, warmth: warm.Warmth, channel: int, launcher_pid: int
+) -> int:
+    from supervisor.runtime.launcher_client import LauncherClient
     from supervisor.runtime.nested import run_nested_supervisor
 
-    return run_nested_supervisor(launch, board)
+    warmth.drop_loop()
+    launcher = LauncherClient(socket.socket(fileno=channel), launcher_pid)
+    return run_nested_supervisor(launch, board, launcher, warmth.context)
 
 
 def _run_command(launch: Launch) -> int:

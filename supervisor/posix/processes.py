@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 # A racing forker can add processes while we look; each round ends all that it can see.
@@ -30,6 +31,16 @@ def descendants_of(pid: int) -> list[int]:
     for child in found:  # grows while it is walked
         found.extend(children_of(child))
     return found
+
+
+def pin(cpus: Iterable[int]) -> None:
+    """Bind every thread of this process, and all that it will start, to some processors.
+
+    Raises:
+        OSError: none of them exists here.
+    """
+    for task in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(task.name), cpus)
 
 
 def end_strangers(known: Container[int]) -> int:
@@ -57,6 +68,24 @@ def end_strangers(known: Container[int]) -> int:
                 reaped += os.waitpid(pid, os.WNOHANG)[0] != 0
         time.sleep(_ROUND_PAUSE_S)
     return reaped
+
+
+def await_end(pid: int, timeout_s: float) -> bool:
+    """Wait until a child of this process has ended; it is left to be reaped.
+
+    Returns:
+        Whether it has.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(max(0.0, timeout_s) * 1000))
+    finally:
+        os.close(pidfd)
 
 
 def end_descendants() -> None:

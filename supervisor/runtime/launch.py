@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from supervisor.core.spec import ChildSpec
 
+# Prefix of the titles of a tree's processes.
+TITLE = "novacron"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeSettings:
@@ -24,7 +27,7 @@ class TreeSettings:
     log_level: str = "info"
     log_bytes_max: int = 10 << 20
     log_files: int = 5
-    title: str = "novacron"
+    title: str = TITLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,34 @@
-"""The launcher: a warm, single-threaded process that forks and reaps a supervisor's children.
+"""The launcher: the one process of a tree that forks and reaps.
 
-A supervisor has ZeroMQ threads and so must not fork. Its launcher was forked before those
-threads existed, holds the imports of its children, and does nothing but this:
+Supervisors have ZeroMQ threads and so must not fork. The launcher was forked before those threads
+existed, holds the imports of all children, and does nothing but this, for the root and for every
+supervisor below it:
 
     fork      a child in a few milliseconds, by ``multiprocess``, and report its pid with a pidfd
+    keep      one spare child ahead, which has only to be told what it is
     reap      every child, and report how it ended
-    adopt     as sub-reaper, the orphans of its children, and end them: nobody supervises them
-    guard     when the supervisor ends, end everything below and go too
+    adopt     as sub-reaper, the orphans of children, and end them: nobody supervises them
+    guard     when a supervisor ends, end everything below it; when the root ends, end all and go
 
 If the launcher itself is killed, the kernel kills its children (PDEATHSIG), their orphans fall to
-the supervisor, which is a sub-reaper too, and the supervisor starts another launcher.
+the root, which is a sub-reaper too, and the root starts another launcher and its children again.
 
-Messages are msgpack arrays on a Unix seqpacket socket pair::
+Messages are msgpack arrays on Unix seqpacket socket pairs, one pair for each supervisor; that of
+a nested supervisor is made with its process::
 
-    supervisor -> launcher   ["launch", Launch] · ["preload", [module, ...]]
+    supervisor -> launcher   ["launch", id, incarnation, is_supervisor, Launch as bytes]
+                             with the descriptor of the supervisor's board
+                             ["preload", [module, ...]]
                              ["hold"] with a descriptor to keep open while the tree lives
     launcher -> supervisor   ["launched", id, incarnation, pid] with the pidfd attached
                              ["ended", id, incarnation, code or -signal]
                              ["refused", id, incarnation, sentence]
+    launcher -> child        Launch as bytes, with the board, and a supervisor's own channel
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -29,7 +36,10 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import multiprocess
@@ -37,36 +47,46 @@ import multiprocess.process
 import structlog
 
 from protocol import codec
-from protocol.records import from_wire, to_wire
 from supervisor.child import logs
 from supervisor.child import main as child_main
-from supervisor.posix import prctl, processes
-from supervisor.posix.board import Board
-from supervisor.runtime.launch import Launch
+from supervisor.posix import descriptors, prctl, processes
 
 MESSAGE_BYTES_MAX = 128 << 10
 # Orphans of a child that died are looked for when something was reaped, and this often besides.
 _SWEEP_PERIOD_S = 5.0
+# A spare is forked once nobody has asked for anything for so long: the child that was just
+# launched has the processors for itself until then.
+_SPARE_AFTER_S = 0.2
+# A process that is killed goes within milliseconds, unless the kernel holds it for a device.
+_KILL_TIMEOUT_S = 1.0
 
 _fork = multiprocess.get_context("fork")
 _log = structlog.get_logger(component="launcher")
 
 
-def serve(channel: socket.socket, board: Board, supervisor_pid: int, title: str) -> None:
-    """Run the launcher's loop until the supervisor closes the channel or ends."""
-    _become_launcher(supervisor_pid, title)
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a channel between a supervisor and its launcher, both blocking."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX * 8)
+    return ends
+
+
+def serve(channel: socket.socket, root_pid: int, title: str) -> None:
+    """Run the launcher's loop until the root closes its channel or ends."""
+    _become_launcher(root_pid, title)
     try:
-        _Launcher(channel, board).run()
+        _Launcher(channel).run()
     finally:
         signal.set_wakeup_fd(-1)
         processes.end_descendants()
 
 
-def _become_launcher(supervisor_pid: int, title: str) -> None:
+def _become_launcher(root_pid: int, title: str) -> None:
     os.setsid()
     prctl.become_subreaper()
     # SIGCONT wakes a stopped launcher; the closed channel then tells it that it is alone.
-    prctl.die_with_parent(supervisor_pid, signal.SIGCONT)
+    prctl.die_with_parent(root_pid, signal.SIGCONT)
     # Blocked and not ignored: a child that is told to end before it has set its own handlers
     # inherits the mask and meets the signal as soon as it has.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
@@ -75,75 +95,218 @@ def _become_launcher(supervisor_pid: int, title: str) -> None:
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
 
+@dataclass(eq=False, slots=True)
+class _Channel:
+    """The way to one supervisor; what it does not take at once waits here.
+
+    A supervisor that is stopped takes nothing, and the others must not wait for it. It can only
+    miss as much as it has asked for, so what waits is bounded by its children.
+    """
+
+    socket: socket.socket
+    unsent: deque[tuple[bytes, tuple[int, ...]]] = field(default_factory=deque)
+
+    def send(self, message: list[object], *owned: int) -> None:
+        """Send, or keep until ``flush``; the descriptors are closed once they have gone."""
+        self.unsent.append((codec.encode(message), owned))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        while self.unsent:
+            data, owned = self.unsent[0]
+            try:
+                socket.send_fds(self.socket, [data], owned)
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the supervisor is gone, as the loop will notice at once
+            self.unsent.popleft()
+            for descriptor in owned:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        self.socket.close()
+        for _data, owned in self.unsent:
+            for descriptor in owned:
+                os.close(descriptor)
+        self.unsent.clear()
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    """A process that was forked here.
+
+    Attributes:
+        process: of multiprocess, which has no types.
+        handover: on which the process learns what it is.
+        owner: the supervisor that asked for it; None for a spare, or when the owner has ended.
+        id, incarnation: as its owner calls it.
+        channel: its own way to us, where it is a supervisor itself.
+    """
+
+    process: Any
+    handover: socket.socket
+    owner: _Channel | None = None
+    id: str = ""
+    incarnation: int = 0
+    channel: _Channel | None = None
+
+
 class _Launcher:
-    def __init__(self, channel: socket.socket, board: Board) -> None:
-        self._channel = channel
-        self._board = board
-        # Process objects of multiprocess, by pid. Any: the package has no types.
-        self._children: dict[int, tuple[Any, str, int]] = {}
+    def __init__(self, root: socket.socket) -> None:
+        root.settimeout(0)
+        self._root = _Channel(root)
+        self._channels = {root.fileno(): self._root}
+        self._children: dict[int, _Child] = {}
+        self._spare: _Child | None = None
         self._preload: deque[str] = deque()
         self._held: list[int] = []  # open as long as we and those that we fork live
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.settimeout(0)
+        self._poller = select.poll()
 
     def run(self) -> None:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
-        poller = select.poll()
-        poller.register(self._channel, select.POLLIN)
-        poller.register(self._wake_read, select.POLLIN)
+        self._poller.register(self._wake_read, select.POLLIN)
+        self._poller.register(self._root.socket, select.POLLIN)
         while True:
-            timeout_s = 0.0 if self._preload else _SWEEP_PERIOD_S
-            ready = dict(poller.poll(int(timeout_s * 1000)))
-            if self._channel.fileno() in ready and not self._take_message():
+            ready = self._poller.poll(self._patience_ms())
+            for descriptor, flags in ready:
+                if descriptor == self._wake_read.fileno():
+                    self._wake_read.recv(4096)
+                    self._reap()
+                elif (channel := self._channels.get(descriptor)) is not None:
+                    self._serve(channel, flags)
+            if self._root.socket.fileno() not in self._channels:
                 return
-            if self._wake_read.fileno() in ready:
-                self._wake_read.recv(4096)
-                self._reap()
             if not ready:
                 self._use_idle_time()
 
-    def _take_message(self) -> bool:
-        data, descriptors, _flags, _address = socket.recv_fds(self._channel, MESSAGE_BYTES_MAX, 1)
+    def _patience_ms(self) -> int:
+        if self._preload:
+            return 0
+        return int((_SWEEP_PERIOD_S if self._spare else _SPARE_AFTER_S) * 1000)
+
+    # -- what supervisors ask for ---------------------------------------------------------------
+
+    def _serve(self, channel: _Channel, flags: int) -> None:
+        channel.flush()
+        if flags & ~select.POLLOUT and not self._take_message(channel):
+            self._drop(channel)
+        else:
+            wanted = select.POLLIN | (select.POLLOUT if channel.unsent else 0)
+            self._poller.modify(channel.socket, wanted)
+
+    def _take_message(self, channel: _Channel) -> bool:
+        """Do what one message asks for; False when its sender is gone."""
+        try:
+            data, received, _flags, _address = socket.recv_fds(channel.socket, MESSAGE_BYTES_MAX, 1)
+        except BlockingIOError:
+            return True  # what was readable was another channel of the same number
+        except ConnectionResetError:
+            return False
         if not data:
             return False
         match codec.decode(data):
             case ["hold"]:
-                self._held.extend(descriptors)
-            case ["launch", wire]:
-                self._launch(from_wire(Launch, wire))
+                self._held.extend(received)
+            case ["launch", str(name), int(incarnation), bool(is_supervisor), bytes(launch)]:
+                self._launch(channel, name, incarnation, launch, received, is_supervisor)
             case ["preload", [*modules]]:
-                self._preload.extend(name for name in modules if name not in sys.modules)
+                self._want_imported(modules)
             case other:
                 _log.error("launcher_message_unknown", message=repr(other)[:200])
         return True
 
-    def _launch(self, launch: Launch) -> None:
-        spec = launch.spec
+    def _launch(
+        self,
+        owner: _Channel,
+        name: str,
+        incarnation: int,
+        launch: bytes,
+        received: list[int],
+        is_supervisor: bool,  # noqa: FBT001 - as it comes from the wire
+    ) -> None:
+        child, self._spare = self._spare, None
+        try:
+            child = child or self._fork(is_spare=False)
+        except OSError as exc:
+            owner.send(["refused", name, incarnation, f"fork failed: {exc.strerror}"])
+            descriptors.close_all(received)
+            return
+        child.owner, child.id, child.incarnation = owner, name, incarnation
+        theirs: list[int] = []
+        if is_supervisor:
+            ours, its_end = channel_pair()
+            ours.settimeout(0)
+            child.channel = self._channels[ours.fileno()] = _Channel(ours)
+            self._poller.register(ours, select.POLLIN)
+            theirs.append(its_end.detach())
+        # Nobody but us can reap it, so the pid is certainly still this child's.
+        pidfd = os.pidfd_open(child.process.pid)
+        with contextlib.suppress(OSError):  # a killed spare's end is reported like any other's
+            socket.send_fds(child.handover, [launch], [*received, *theirs])
+        child.handover.close()
+        descriptors.close_all([*received, *theirs])
+        owner.send(["launched", name, incarnation, child.process.pid], pidfd)
+
+    def _fork(self, *, is_spare: bool) -> _Child:
+        """Fork a process that waits to be told what it is.
+
+        Raises:
+            OSError: the system refuses another process.
+        """
+        ours, theirs = channel_pair()
         process = _fork.Process(
-            target=_enter_child,
-            args=(
-                launch,
-                self._board,
-                os.getpid(),
-                (self._channel, self._wake_read, self._wake_write),
-            ),
-            name=launch.path,
+            target=self._enter_child, args=(theirs, os.getpid()), kwargs={"is_spare": is_spare}
         )
         gc.freeze()  # what exists now is shared with the child until one of the two touches it
         try:
             process.start()
-        except OSError as exc:
-            self._send(["refused", spec.id, launch.incarnation, f"fork failed: {exc.strerror}"])
-            return
-        self._children[process.pid] = (process, spec.id, launch.incarnation)
-        # Nobody but us can reap it, so the pid is certainly still this child's.
-        pidfd = os.pidfd_open(process.pid)
-        try:
-            self._send(["launched", spec.id, launch.incarnation, process.pid], pidfd)
         finally:
-            os.close(pidfd)
+            theirs.close()
+        child = self._children[process.pid] = _Child(process, ours)
+        return child
+
+    def _enter_child(self, handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> None:
+        """Begin as a child: nothing that is open here is its business."""
+        signal.set_wakeup_fd(-1)
+        descriptors.close_all_but((0, 1, 2, handover.fileno(), *self._held))
+        code = child_main.run(handover, launcher_pid, is_spare=is_spare)
+        # Threads of libraries that never end must not keep an ended child alive.
+        os._exit(code)
+
+    # -- what ends ------------------------------------------------------------------------------
+
+    def _drop(self, channel: _Channel) -> None:
+        """A supervisor speaks to us no more: end what is below it, which nobody supervises."""
+        if channel.socket.fileno() not in self._channels:
+            return
+        below = self._below(channel)
+        for child in below:
+            child.owner = None
+            child.process.kill()
+        deadline_s = time.monotonic() + _KILL_TIMEOUT_S
+        for child in below:
+            # What the kernel still holds, for a device, is reaped like any other later.
+            if processes.await_end(child.process.pid, deadline_s - time.monotonic()):
+                self._forget(child)
+        for gone in (channel, *(child.channel for child in below if child.channel is not None)):
+            del self._channels[gone.socket.fileno()]
+            self._poller.unregister(gone.socket)
+            gone.close()
+        processes.end_strangers(self._children)
+
+    def _below(self, channel: _Channel) -> list[_Child]:
+        """The processes of a supervisor and of all supervisors below it."""
+        found = [child for child in self._children.values() if child.owner is channel]
+        for child in found:  # grows while it is walked
+            if child.channel is not None:
+                found.extend(c for c in self._children.values() if c.owner is child.channel)
+        return found
 
     def _reap(self) -> None:
         while True:
@@ -153,58 +316,70 @@ class _Launcher:
             except ChildProcessError:
                 return
             if found is None:
-                break
-            if found.si_pid not in self._children:
+                return
+            child = self._children.get(found.si_pid)
+            if child is None:
                 os.waitpid(found.si_pid, 0)
-                continue
-            process, name, incarnation = self._children.pop(found.si_pid)
-            code = process.exitcode
-            process.close()
-            # What the child left behind must be gone before its successor starts.
-            processes.end_strangers(self._children)
-            self._send(["ended", name, incarnation, code])
+            else:
+                self._report_end(child)
+
+    def _report_end(self, child: _Child) -> None:
+        code = child.process.exitcode
+        self._forget(child)
+        if child.channel is not None:
+            self._drop(child.channel)
+        # What the child left behind must be gone before its successor starts.
+        processes.end_strangers(self._children)
+        if child is self._spare:
+            self._spare = None
+        elif child.owner is not None:
+            child.owner.send(["ended", child.id, child.incarnation, code])
+            self._watch_unsent(child.owner)
+
+    def _watch_unsent(self, channel: _Channel) -> None:
+        if channel.unsent and channel.socket.fileno() in self._channels:
+            self._poller.modify(channel.socket, select.POLLIN | select.POLLOUT)
+
+    def _forget(self, child: _Child) -> None:
+        del self._children[child.process.pid]
+        child.process.close()
+        child.handover.close()
+
+    # -- what can be done ahead -----------------------------------------------------------------
 
     def _use_idle_time(self) -> None:
-        if not self._preload:
-            processes.end_strangers(self._children)
+        if self._preload:
+            self._import(self._preload.popleft())
             return
-        name = self._preload.popleft()
+        processes.end_strangers(self._children)
+        if self._spare is None:
+            try:
+                self._spare = self._fork(is_spare=True)
+            except OSError as exc:
+                _log.warning("spare_not_forked", reason=exc.strerror)
+
+    def _want_imported(self, modules: Sequence[str]) -> None:
+        missing = [name for name in modules if name not in sys.modules]
+        self._preload.extend(missing)
+        if missing and self._spare is not None:
+            self._spare.process.kill()  # it would lack them; another one follows
+            self._spare = None
+
+    def _import(self, name: str) -> None:
         try:
             importlib.import_module(name)
         except ImportError as exc:
             # The child that needs it will say so itself, with its own name.
             _log.warning("preload_failed", module=name, error=str(exc))
 
-    def _send(self, message: list[object], *descriptors: int) -> None:
-        data = codec.encode(to_wire(message))
-        try:
-            if descriptors:
-                socket.send_fds(self._channel, [data], descriptors)
-            else:
-                self._channel.send(data)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the supervisor is gone; the loop notices at once
-
-
-def _enter_child(
-    launch: Launch, board: Board, launcher_pid: int, inherited: tuple[socket.socket, ...]
-) -> None:
-    signal.set_wakeup_fd(-1)
-    for link in inherited:
-        link.close()
-    code = child_main.run(launch, board, launcher_pid)
-    # Threads of libraries that never end must not keep an ended child alive.
-    os._exit(code)
-
 
 def main() -> None:
     """Entry point of a launcher that is started with a fresh interpreter.
 
-    Arguments: descriptors of the channel and the board, the supervisor's pid, the title.
+    Arguments: descriptor of the channel, the root's pid, the title.
     """
-    channel_fd, board_fd, supervisor_pid, title = sys.argv[1:]
-    channel = socket.socket(fileno=int(channel_fd))
-    serve(channel, Board(int(board_fd)), int(supervisor_pid), title)
+    channel_fd, root_pid, title = sys.argv[1:]
+    serve(socket.socket(fileno=int(channel_fd)), int(root_pid), title)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The supervisor's end of its launcher: start it, ask it for processes, notice when it is gone."""
+"""A supervisor's end of the launcher: ask it for processes, notice when it is gone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import multiprocess
 
 from protocol import codec
 from protocol.records import to_wire
+from supervisor.core.spec import ChildType
+from supervisor.posix import processes
 from supervisor.posix.board import Board
 from supervisor.runtime import launcher
 from supervisor.runtime.launch import Launch
 
 # A launch that the launcher has not answered by then means that it hangs.
 ANSWER_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +59,65 @@ Notice = Launched | Ended | Refused
 
 
 class LauncherClient:
-    """One launcher process.
+    """A supervisor's channel to the launcher of its tree.
 
     Args:
-        board: the board that its children use.
-        title: prefix of the launcher's process title.
-        fork: fork it from this process, which must have no thread yet and shares its imports
-            with it; else a fresh interpreter is started, which takes ten times as long.
+        channel: this end of it.
+        pid: the launcher.
     """
 
-    def __init__(self, board: Board, title: str, *, fork: bool) -> None:
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self.channel, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, launcher.MESSAGE_BYTES_MAX * 8)
-        self._process: Any = None  # Any: of multiprocess, which has no types
-        if fork:
-            process = multiprocess.get_context("fork").Process(
-                target=_serve_forked,
-                args=(self.channel, theirs, board, os.getpid(), title),
-                daemon=False,
-            )
-            process.start()
-            self._process, self.pid = process, process.pid
-        else:
-            self.pid = _start_fresh(theirs, board, title)
-        theirs.close()
-        self.channel.settimeout(0)
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        channel.settimeout(0)
+        self.channel = channel
+        self.pid = pid
 
-    def launch(self, launch: Launch) -> bool:
-        """Ask for a process; False when the launcher takes nothing any more."""
-        return self._send(["launch", to_wire(launch)])
+    @classmethod
+    def fork(cls, title: str, modules: Iterable[str] = ()) -> Self:
+        """Fork the launcher from this process, which must have no thread yet.
+
+        The less is imported by now, the more memory the processes of the tree share; the launcher
+        imports ``modules``, in this order, while this process goes on.
+
+        Args:
+            title: prefix of its process title.
+            modules: what the first children need.
+        """
+        ours, theirs = launcher.channel_pair()
+        process = multiprocess.get_context("fork").Process(
+            target=_serve_forked, args=(ours, theirs, os.getpid(), title), daemon=False
+        )
+        process.start()
+        theirs.close()
+        client = cls(ours, process.pid)
+        client.preload(modules)
+        return client
+
+    @classmethod
+    def execute(cls, title: str) -> Self:
+        """Start the launcher with a fresh interpreter, which takes ten times as long."""
+        ours, theirs = launcher.channel_pair()
+        module = "supervisor.runtime.launcher"
+        number = str(theirs.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", module, number, str(os.getpid()), title],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        return cls(ours, process.pid)
+
+    def launch(self, launch: Launch, board: Board) -> bool:
+        """Ask for a process; False when the launcher takes nothing any more.
+
+        Args:
+            launch: what the process is.
+            board: on which it beats.
+        """
+        spec = launch.spec
+        is_supervisor = spec.type is ChildType.SUPERVISOR
+        wire = codec.encode(to_wire(launch))
+        message = ["launch", spec.id, launch.incarnation, is_supervisor, wire]
+        return self._send(message, board.descriptor)
 
     def preload(self, modules: Iterable[str]) -> None:
         """Ask it to import modules when it has nothing else to do."""
@@ -93,7 +125,7 @@ class LauncherClient:
 
     def hold(self, descriptor: int) -> None:
         """Have a descriptor, such as a lock's, kept open until the last of the tree has ended."""
-        socket.send_fds(self.channel, [codec.encode(["hold"])], [descriptor])
+        self._send(["hold"], descriptor)
 
     def notices(self) -> Iterator[Notice]:
         """What it has said since; never blocks.
@@ -118,86 +150,35 @@ class LauncherClient:
                 case ["refused", str(name), int(incarnation), str(reason)]:
                     yield Refused(name, incarnation, reason)
 
-    def end(self, timeout_s: float = 2.0) -> None:
-        """Close the channel, upon which it ends everything below it, and wait for it."""
+    def close(self) -> None:
+        """Close the channel, upon which the launcher ends everything below this supervisor."""
+        self.channel.close()
+
+    def end(self) -> None:
+        """Close the channel of a launcher that this process started, and wait for its end."""
         if self.channel.fileno() < 0:
             return  # done already
-        self.channel.close()
-        pidfd = None
-        with contextlib.suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(self.pid)
-        if pidfd is None:
-            return
-        import select
-
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        if not poller.poll(timeout_s * 1000):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            poller.poll(timeout_s * 1000)
-        os.close(pidfd)
+        self.close()
+        if not processes.await_end(self.pid, _END_TIMEOUT_S):
+            self.kill()
+            processes.await_end(self.pid, _END_TIMEOUT_S)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
 
     def kill(self) -> None:
-        """End a launcher that hangs; its children end with it."""
+        """End a launcher that hangs; all children of the tree end with it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
-    def _send(self, message: list[object]) -> bool:
+    def _send(self, message: list[object], *descriptors: int) -> bool:
         try:
-            self.channel.send(codec.encode(message))
+            socket.send_fds(self.channel, [codec.encode(message)], descriptors)
         except (BrokenPipeError, ConnectionResetError, BlockingIOError):
             return False
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class WarmStart:
-    """A board and a launcher that exist before their supervisor does."""
-
-    board: Board
-    launcher: LauncherClient
-
-
-def warm_start(title: str, modules: Iterable[str] = ()) -> WarmStart:
-    """Fork a launcher now, while this process has no threads and few imports.
-
-    The less is imported, the more memory the processes of the tree share; and the launcher
-    imports ``modules``, in this order, while this process reads its configuration.
-
-    Args:
-        title: prefix of the process title: tree title, colon, path of the supervisor.
-        modules: what the first children need.
-    """
-    board = Board()
-    launcher_client = LauncherClient(board, title, fork=True)
-    launcher_client.preload(modules)
-    return WarmStart(board, launcher_client)
-
-
-def _serve_forked(
-    ours: socket.socket, theirs: socket.socket, board: Board, supervisor_pid: int, title: str
-) -> None:
+def _serve_forked(ours: socket.socket, theirs: socket.socket, root_pid: int, title: str) -> None:
     ours.close()
-    launcher.serve(theirs, board, supervisor_pid, title)
+    launcher.serve(theirs, root_pid, title)
     os._exit(0)
-
-
-def _start_fresh(theirs: socket.socket, board: Board, title: str) -> int:
-    numbers = (theirs.fileno(), board.descriptor)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-I",
-            "-m",
-            "supervisor.runtime.launcher",
-            *map(str, numbers),
-            str(os.getpid()),
-            title,
-        ],
-        pass_fds=numbers,
-        stdin=subprocess.DEVNULL,
-    )
-    return process.pid

@@ -42,7 +42,7 @@ from supervisor.core.child import ChildState
 from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Mode, Supervisor
-from supervisor.posix import processes as posix_processes
+from supervisor.posix.board import Board
 from supervisor.runtime.control import Control
 from supervisor.runtime.launch import Launch, TreeSettings
 from supervisor.runtime.launcher_client import (
@@ -52,8 +52,6 @@ from supervisor.runtime.launcher_client import (
     LauncherClient,
     Notice,
     Refused,
-    WarmStart,
-    warm_start,
 )
 from supervisor.runtime.processes import Process, component_record, exit_reason
 
@@ -75,6 +73,9 @@ class Owner(Protocol):
     def take_signal(self, number: int) -> None:
         """A signal arrived."""
 
+    def replace_launcher(self) -> LauncherClient | None:
+        """The launcher is gone; another one to go on with, or None to end."""
+
     def due_s(self) -> float | None:
         """When ``turn`` is needed next."""
 
@@ -92,8 +93,8 @@ class SupervisorLoop:
         secret: its tree secret, 32 bytes.
         keys: its own key pair.
         owner: see Owner; set before ``run``.
-        spare: children of this process that are not its business, such as the console.
-        warm: the launcher to use; None to fork one now.
+        launcher: who forks its children.
+        context: the ZeroMQ context to use; None to make one.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class SupervisorLoop:
         tree: TreeSettings,
         secret: bytes,
         keys: KeyPair,
-        spare: frozenset[int] = frozenset(),
-        warm: WarmStart | None = None,
+        launcher: LauncherClient,
+        context: zeromq.Context | None = None,
     ) -> None:
         self.machine = Supervisor(spec)
         self.path = path
@@ -116,19 +117,16 @@ class SupervisorLoop:
         self.processes: dict[str, Process] = {}
         self.records: dict[str, ComponentRecord] = {}
         self._secret = secret
-        self._spare = spare
         self._log = structlog.get_logger()
         self._readers: dict[object, Callable[[], None]] = {}
         self._poller = zmq.Poller()
         self._launching: dict[str, float] = {}
         self._next_liveness_s = 0.0
-        # From here the order counts: no thread may exist when the launcher is forked.
         self._wake = _open_signals()
-        self._title = f"{tree.title}: {path}"
-        warm = warm or warm_start(self._title)
-        self._board, self._launcher = warm.board, warm.launcher
+        self._launcher = launcher
+        self._board = Board()
         self._free_slots = list(range(len(spec.children) * 4 + 64, -1, -1))
-        self.context: zeromq.Context = zmq.Context(io_threads=1)
+        self.context: zeromq.Context = context or zmq.Context(io_threads=1)
         self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
         publish(self.run_dir, path, keys.public)
         router = zeromq.server_socket(self.context, self.run_dir, path, keys)
@@ -249,7 +247,7 @@ class SupervisorLoop:
         )
         self.processes[spec.id] = Process(incarnation=incarnation, slot=slot)
         self._launching[spec.id] = time.monotonic()
-        self._launcher.launch(launch)
+        self._launcher.launch(launch, self._board)
 
     def _ask_stop(self, name: str) -> None:
         process, spec = self.processes[name], self.machine.children[name].spec
@@ -361,11 +359,13 @@ class SupervisorLoop:
         """The launcher is gone, and so are its children; another one takes its place."""
         self._log.error("launcher_ended", pid=self._launcher.pid)
         self.unwatch(self._launcher.channel)
-        self._launcher.end()
-        posix_processes.end_strangers(self._spare)
-        if self.machine.mode is not Mode.FINISHED:
-            self._launcher = LauncherClient(self._board, self._title, fork=False)
-            self.watch(self._launcher.channel, self._take_notices)
+        self._launcher.close()
+        launcher = self.owner.replace_launcher()
+        if launcher is None:
+            self.final = ExitReason(kind=ExitKind.KILLED, detail="the launcher ended")
+            return
+        self._launcher = launcher
+        self.watch(launcher.channel, self._take_notices)
         self._launching.clear()
         lost = ExitReason(kind=ExitKind.KILLED, detail="its launcher ended")
         for name, process in list(self.processes.items()):
@@ -430,7 +430,7 @@ class SupervisorLoop:
         self.control.check_children(timeout_s, done)
 
     def _close(self) -> None:
-        self._launcher.end()
+        self._launcher.close()
         self._notify.close()
         self.notify_path.unlink(missing_ok=True)
         for name in self.machine.children:

@@ -30,9 +30,9 @@ from supervisor.core.reason import (
     ExitReason,
 )
 from supervisor.core.spec import SupervisorSpec
-from supervisor.posix import prctl
 from supervisor.posix.board import Board, LastWords
 from supervisor.runtime.launch import Launch
+from supervisor.runtime.launcher_client import LauncherClient
 from supervisor.runtime.loop import SupervisorLoop
 
 _EXIT_CODES = {
@@ -43,19 +43,26 @@ _EXIT_CODES = {
 _CHECK_MARGIN_S = 0.2
 
 
-def run_nested_supervisor(launch: Launch, board: Board) -> int:
+def run_nested_supervisor(
+    launch: Launch, board: Board, launcher: LauncherClient, context: zeromq.Context | None
+) -> int:
     """Run a nested supervisor until it is told to stop or gives up; returns its exit code."""
-    return _Nested(launch, board).run()
+    return _Nested(launch, board, launcher, context).run()
 
 
 class _Nested:
-    def __init__(self, launch: Launch, board: Board) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        board: Board,
+        launcher: LauncherClient,
+        context: zeromq.Context | None,
+    ) -> None:
         assert launch.spec.children is not None
         self._launch = launch
         self._board = board
         self._reports: dict[str, ComponentRecord] = {}
         self._next_beat_s = 0.0
-        prctl.become_subreaper()
         keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
         self._loop = SupervisorLoop(
             launch.spec.children,
@@ -63,6 +70,8 @@ class _Nested:
             tree=launch.tree,
             secret=launch.tree_secret,
             keys=keys,
+            launcher=launcher,
+            context=context,
         )
         self._loop.owner = self
         self._above = zeromq.client_socket(
@@ -104,6 +113,9 @@ class _Nested:
         """Stop on SIGTERM; the rest is for the root."""
         if number == signal.SIGTERM:
             self._stop()
+
+    def replace_launcher(self) -> None:
+        """None follows: it was the parent of this process, which the kernel ends with it."""
 
     def due_s(self) -> float | None:
         """When the next beat is due."""

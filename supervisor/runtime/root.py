@@ -27,11 +27,11 @@ from supervisor.core import events
 from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import FailureClass, SpecError, SupervisorSpec
 from supervisor.core.supervisor import Mode
-from supervisor.posix import prctl
+from supervisor.posix import prctl, processes
 from supervisor.runtime.control import Caller
 from supervisor.runtime.journal import Journal
 from supervisor.runtime.launch import TreeSettings
-from supervisor.runtime.launcher_client import WarmStart
+from supervisor.runtime.launcher_client import LauncherClient
 from supervisor.runtime.loop import SupervisorLoop
 from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.status import component_status, memory_bytes, verdict_of
@@ -104,8 +104,8 @@ def run_root(
     *,
     reloader: ConfigurationReader,
     manager: ServiceManager,
-    spare: frozenset[int] = frozenset(),
-    warm: WarmStart | None = None,
+    launcher: LauncherClient,
+    bystanders: frozenset[int] = frozenset(),
 ) -> int:
     """Run a tree until it is told to stop or fails; returns the program's exit code.
 
@@ -115,10 +115,10 @@ def run_root(
         tree: settings of all processes.
         reloader: reads the configuration again at SIGHUP.
         manager: the service manager above, made before anything was forked.
-        spare: children of this process that are none of the tree's business.
-        warm: the root's launcher, if it was forked already.
+        launcher: forked while this process had no threads; ended with the tree.
+        bystanders: children of this process that are none of the tree's business.
     """
-    return _Root(spec, settings, tree, reloader, manager, spare, warm).run()
+    return _Root(spec, settings, tree, reloader, manager, launcher, bystanders).run()
 
 
 class _Root:
@@ -129,12 +129,15 @@ class _Root:
         tree: TreeSettings,
         reloader: ConfigurationReader,
         manager: ServiceManager,
-        spare: frozenset[int],
-        warm: WarmStart | None,
+        launcher: LauncherClient,
+        bystanders: frozenset[int],
     ) -> None:
         self._settings = settings
         self._reloader = reloader
         self._log = structlog.get_logger()
+        self._launcher = launcher
+        self._title = tree.title
+        self._bystanders = bystanders
         self._manager = manager
         self._journal = Journal(boot_id=secrets.token_hex(8))
         self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
@@ -150,7 +153,7 @@ class _Root:
         write_operator_key(run, key_pair(secret, f"{names.OPERATOR}\0"))
         keys: KeyPair = key_pair(secret, f"{names.ROOT}\0")
         self._loop = SupervisorLoop(
-            spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, spare=spare, warm=warm
+            spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, launcher=launcher
         )
         self._loop.owner = self
         self._loop.control.calls.update(
@@ -164,7 +167,10 @@ class _Root:
         for number, end_s in enumerate(self._settings.phase_ends_s):
             self._phase_ended(self._phases.end_early(number, end_s))
         self._manager.status(self._phase_sentence())
-        final = self._loop.run()
+        try:
+            final = self._loop.run()
+        finally:
+            self._launcher.end()
         return self._conclude(final)
 
     # -- Owner ----------------------------------------------------------------------------------
@@ -206,6 +212,13 @@ class _Root:
             self._stop(signal.Signals(number).name)
         elif time.monotonic() - self._stop_asked_s > STOP_REPEAT_S:
             self._stop_by_s = 0.0
+
+    def replace_launcher(self) -> LauncherClient:
+        """Start another one, once everything that the last one's children left has ended."""
+        self._launcher.end()
+        processes.end_strangers(self._bystanders)
+        self._launcher = LauncherClient.execute(self._title)
+        return self._launcher
 
     def due_s(self) -> float | None:
         """The nearest of the root's own deadlines."""

@@ -23,7 +23,7 @@ from tests.fixtures.fix_node import Node
 
 LIMIT_S = 0.025
 COMPONENTS = ("telemetry", "core/network", "core/dwcp/manager", "core/dwcp/transport.0", "api")
-# The launchers import what restarts need; then nothing of the boot is left to do.
+# The launcher imports what restarts need and forks a spare; then the boot has left nothing to do.
 SETTLE_S = 3.0
 PAUSE_S = 0.5
 PATIENCE_S = 10.0

@@ -1,0 +1,58 @@
+"""What a child can do before it knows what it is, so that it is up sooner once it does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import zmq
+
+from protocol import codec
+from protocol.records import from_wire, to_wire
+from protocol.transports.zeromq import Context
+from supervisor.core.spec import ChildSpec, Liveness
+from supervisor.runtime.launch import Launch, TreeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What is there already; None where it has still to be made.
+
+    Attributes:
+        loop: an asyncio loop that has run.
+        context: a ZeroMQ context with its threads.
+    """
+
+    loop: asyncio.AbstractEventLoop | None = None
+    context: Context | None = None
+
+    def drop_loop(self) -> None:
+        """Close the loop: this child has one of another kind."""
+        if self.loop is not None:
+            self.loop.close()
+
+
+def warm_up() -> Warmth:
+    """Make what every service needs, and touch the memory that starting one will change."""
+    _settle_memory()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    context: Context = zmq.Context(io_threads=1)
+    context.socket(zmq.DEALER).close()  # starts the threads
+    return Warmth(loop, context)
+
+
+def _settle_memory() -> None:
+    """Take a specification through the wire, as its arrival will."""
+    spec = ChildSpec(id="spare", start="package.module:Service", liveness=Liveness())
+    launch = Launch(
+        tree=TreeSettings(run_dir="/"),
+        spec=spec,
+        incarnation=1,
+        path="spare",
+        supervisor_path="novacron",
+        slot=0,
+        public_key=b"",
+        secret_key=b"",
+    )
+    from_wire(Launch, codec.decode(codec.encode(to_wire(launch))))
