@@ -120,8 +120,8 @@ class ChildSpec:
         user: account to run as, where the supervisor is root; "" keeps the supervisor's.
         stop_signal: what asks a command to stop; Python children are asked over ZeroMQ.
         cpus: CPUs the process is pinned to; empty for all.
-        preload: modules that the launcher imports while it has nothing else to do, so that a
-            restart need not.
+        preload: modules that the launcher imports before it forks the child, so that a restart
+            need not and all share their memory. They must start no thread when imported.
         liveness: None for commands, which have no loop of ours.
         children: the specification of a nested supervisor.
     """

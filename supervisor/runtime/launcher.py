@@ -16,8 +16,8 @@ the root, which is a sub-reaper too, and the root starts another launcher and it
 Messages are msgpack arrays on Unix seqpacket socket pairs, one pair for each supervisor; that of
 a nested supervisor is made with its process::
 
-    supervisor -> launcher   ["launch", id, incarnation, is_supervisor, Launch as bytes]
-                             with the descriptor of the supervisor's board
+    supervisor -> launcher   ["launch", id, incarnation, is_supervisor, [module, ...],
+                             Launch as bytes] with the descriptor of the supervisor's board
                              ["preload", [module, ...]]
                              ["hold"] with a descriptor to keep open while the tree lives
     launcher -> supervisor   ["launched", id, incarnation, pid] with the pidfd attached
@@ -213,10 +213,20 @@ class _Launcher:
         match codec.decode(data):
             case ["hold"]:
                 self._held.extend(received)
-            case ["launch", str(name), int(incarnation), bool(is_supervisor), bytes(launch)]:
+            case [
+                "launch",
+                str(name),
+                int(incarnation),
+                bool(is_supervisor),
+                [*modules],
+                bytes(launch),
+            ]:
+                # What this child would import, its successor and its siblings need as well.
+                for module in self._missing(modules):
+                    self._import(module)
                 self._launch(channel, name, incarnation, launch, received, is_supervisor)
             case ["preload", [*modules]]:
-                self._want_imported(modules)
+                self._preload.extend(self._missing(modules))
             case other:
                 _log.error("launcher_message_unknown", message=repr(other)[:200])
         return True
@@ -358,12 +368,12 @@ class _Launcher:
             except OSError as exc:
                 _log.warning("spare_not_forked", reason=exc.strerror)
 
-    def _want_imported(self, modules: Sequence[str]) -> None:
+    def _missing(self, modules: Sequence[str]) -> list[str]:
         missing = [name for name in modules if name not in sys.modules]
-        self._preload.extend(missing)
         if missing and self._spare is not None:
             self._spare.process.kill()  # it would lack them; another one follows
             self._spare = None
+        return missing
 
     def _import(self, name: str) -> None:
         try:

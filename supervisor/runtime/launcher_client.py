@@ -116,7 +116,8 @@ class LauncherClient:
         spec = launch.spec
         is_supervisor = spec.type is ChildType.SUPERVISOR
         wire = codec.encode(to_wire(launch))
-        message = ["launch", spec.id, launch.incarnation, is_supervisor, wire]
+        modules = list(spec.preload)
+        message = ["launch", spec.id, launch.incarnation, is_supervisor, modules, wire]
         return self._send(message, board.descriptor)
 
     def preload(self, modules: Iterable[str]) -> None:
