@@ -404,6 +404,7 @@ class _Builder:
                 "starlette.applications",
                 "fastapi",
                 "uvicorn",
+                "uvicorn.lifespan.off",
                 "services.api.service",
             ),
         )

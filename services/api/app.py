@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -15,7 +14,7 @@ from services.api.middleware import BodyLimit, RateLimit
 from services.api.model import ApiSettings
 from services.api.problem import MEDIA_TYPE, install
 from services.api.rate import RateLimiter
-from services.api.routes import PREFIX, make_router
+from services.api.routes import PREFIX, serve_tree
 from services.api.server import CORRELATION_HEADER, Boundary
 from services.api.tree import Tree
 from supervisor.child.service import ServiceContext
@@ -53,9 +52,6 @@ def make_endpoints(settings: ApiSettings, context: ServiceContext) -> FastAPI:
 
     The documentation pages are off: they load scripts from a foreign host.
     """
-    # FastAPI asks of every type whether it is a model of pydantic's first version. Nothing here is,
-    # and loading that version to be told so takes a tenth of this process's start.
-    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]  # means: can't be imported
     app = _Endpoints(
         title="NovaCron",
         description=DESCRIPTION,
@@ -67,7 +63,7 @@ def make_endpoints(settings: ApiSettings, context: ServiceContext) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     install(app)
-    app.include_router(make_router(Tree(context, call_timeout_s=settings.call_timeout_s)))
+    serve_tree(app, Tree(context, call_timeout_s=settings.call_timeout_s))
     return app
 
 
