@@ -450,7 +450,7 @@ def test_used_port_is_named() -> None:
     taken.close()
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", f"{'x' * 64}.invalid"])
 def test_wrong_host_is_critical(host: str) -> None:
     """An address that is not this host's can't be cured by a restart."""
     with pytest.raises(CannotListenError, match=host):
