@@ -6,6 +6,7 @@ from the connection of its present incarnation; commands are taken from operator
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable
@@ -18,13 +19,16 @@ from protocol import envelope, names
 from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.control import CheckReport, EventReport, Hello, TreeReport
+from protocol.messages.explain import ExplainQuery
 from protocol.messages.health import Health, HealthState
+from protocol.messages.trace import TraceQuery
 from protocol.records import Plain, from_wire, to_wire
 from protocol.transports import zeromq
 from supervisor.core import events
 from supervisor.core.child import Child, ChildState
 from supervisor.core.spec import SupervisorSpec
 from supervisor.core.supervisor import UnknownChildError
+from supervisor.runtime.explain import NoSuchChildError, explain
 from supervisor.runtime.processes import Process
 
 if TYPE_CHECKING:
@@ -40,12 +44,6 @@ class AccessRefusedError(NovacronError):
     """The caller's key does not allow this call."""
 
     code = "supervisor.access_refused"
-
-
-class NoSuchChildError(NovacronError):
-    """The supervisor has no child of that id."""
-
-    code = "supervisor.no_such_child"
 
 
 class BusyError(NovacronError):
@@ -100,6 +98,8 @@ class Control:
             "start": lambda caller: self._command(caller, events.StartChild),
             "stop": lambda caller: self._command(caller, events.StopChild),
             "restart": lambda caller: self._command(caller, events.RestartChild),
+            "explain": self._take_explain,
+            "trace": self._take_trace,
         }
         self._loop = loop
         self._log = structlog.get_logger()
@@ -238,6 +238,7 @@ class Control:
             self._loop.step(make(child_id))
         except UnknownChildError:
             raise NoSuchChildError(f"{self._loop.path} has no child {child_id!r}") from None
+        self._loop.history.ordered(child_id, verb, time.monotonic())
         is_fresh = verb == "restart" or (child is not None and not child.is_alive)
         incarnation = before if is_fresh else before - 1
         deadline_s = time.monotonic() + caller.message.timeout_ms / 1000
@@ -256,6 +257,23 @@ class Control:
                 (HealthState.STOPPED, "gone") if record is None else (record.state, record.reason)
             )
             self.reply(command.caller, {"state": state.value, "reason": reason})
+
+    # -- what operators look at -----------------------------------------------------------------
+
+    def _take_explain(self, caller: Caller) -> None:
+        require_operator(caller)
+        query = from_wire(ExplainQuery, caller.message.body or {})
+        self.reply(caller, to_wire(explain(self._loop.view(), query.id)))
+
+    def _take_trace(self, caller: Caller) -> None:
+        require_operator(caller)
+        query = from_wire(TraceQuery, caller.message.body or {})
+        # The answer has to be there before the caller stops waiting for it.
+        patience_s = max(0.0, caller.message.timeout_ms / 1000 - 0.5)
+        query = dataclasses.replace(query, wait_s=min(query.wait_s, patience_s))
+        self._loop.recorder.read(
+            query, time.monotonic(), lambda page: self.reply(caller, to_wire(page))
+        )
 
     # -- probes ---------------------------------------------------------------------------------
 
@@ -303,14 +321,18 @@ class Control:
         """When ``turn`` is needed next."""
         due = [command.deadline_s for command in self._commands]
         due += [check.deadline_s for check in self._checks.values()]
+        if (recorder_s := self._loop.recorder.due_s()) is not None:
+            due.append(recorder_s)
         return min(due, default=None)
 
     def turn(self, now_s: float) -> None:
-        """Answer the commands and probes that have come to an end."""
+        """Answer the commands, probes and readers whose time has come."""
         if self._commands:
             self._settle_commands(now_s)
         if self._checks:
             self._settle_checks(now_s)
+        if self._loop.recorder.is_on:
+            self._loop.recorder.turn(now_s)
 
     def close(self) -> None:
         """Close the socket; last replies get a moment to leave."""

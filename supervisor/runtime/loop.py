@@ -44,6 +44,7 @@ from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Mode, Supervisor
 from supervisor.posix.board import Board
 from supervisor.runtime.control import Control
+from supervisor.runtime.explain import History, View, view_now
 from supervisor.runtime.launch import Launch, TreeSettings
 from supervisor.runtime.launcher_client import (
     ANSWER_TIMEOUT_S,
@@ -54,6 +55,7 @@ from supervisor.runtime.launcher_client import (
     Refused,
 )
 from supervisor.runtime.processes import Process, component_record, exit_reason
+from supervisor.runtime.trace import Recorder
 
 _NOTIFY_BYTES_MAX = 4096
 
@@ -116,6 +118,8 @@ class SupervisorLoop:
         self.final: ExitReason | None = None
         self.processes: dict[str, Process] = {}
         self.records: dict[str, ComponentRecord] = {}
+        self.history = History()
+        self.recorder = Recorder(path)
         self._secret = secret
         self._log = structlog.get_logger()
         self._readers: dict[object, Callable[[], None]] = {}
@@ -138,6 +142,10 @@ class SupervisorLoop:
         """The socket on which commands say READY=1."""
         return names.socket_path(self.run_dir, self.path).with_suffix(".notify")
 
+    def view(self) -> View:
+        """What an explanation is made of, at this moment."""
+        return view_now(self.path, self.machine, self.records, self.history)
+
     def watch(self, source: object, take: Callable[[], None]) -> None:
         """Call ``take`` whenever a socket or descriptor is readable."""
         self._readers[_poll_key(source)] = take
@@ -151,7 +159,10 @@ class SupervisorLoop:
     def step(self, event: events.Event) -> None:
         """Hand an event to the state machine and carry out what it wants."""
         now_s = time.monotonic()
-        for action in self.machine.step(event, now_s=now_s, draw=random.random()):  # noqa: S311 - jitter
+        decided = self.machine.step(event, now_s=now_s, draw=random.random())  # noqa: S311 - jitter
+        if self.recorder.is_on:
+            self.recorder.add(event, decided, self.machine, now_s)
+        for action in decided:
             self._carry_out(action)
 
     def run(self) -> ExitReason:
@@ -268,8 +279,11 @@ class SupervisorLoop:
         child = self.machine.children.get(name)
         path = names.child_path(self.path, name)
         if child is not None:
-            self.take_record(component_record(self.path, child, self.processes.get(name)))
+            record = component_record(self.path, child, self.processes.get(name))
+            self.history.is_now(name, record.state, time.monotonic())
+            self.take_record(record)
         elif path in self.records:
+            self.history.forget(name)
             withdraw(self.run_dir, path)
             for known in [p for p in self.records if p == path or p.startswith(f"{path}/")]:
                 self.take_record(dataclasses.replace(self.records[known], removed=True))
@@ -320,10 +334,16 @@ class SupervisorLoop:
         self._free_slots.append(process.slot)
         del self.processes[name]
         path = names.child_path(self.path, name)
+        child = self.machine.children.get(name)
+        started_s = time.monotonic() if child is None else child.started_s
         self.step(events.Exited(name, process.incarnation, reason))
         child = self.machine.children.get(name)
         self._orphan_records(path, is_wanted=child is not None and child.wanted)
         final = reason if child is None or child.last_exit is None else child.last_exit
+        if child is not None:
+            self.history.exited(
+                name, process.incarnation, final, started_s=started_s, now_s=time.monotonic()
+            )
         self.owner.happened(
             EventReport(
                 name="component:exited",
