@@ -7,10 +7,11 @@ also gets notifications can be interrupted by them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
+import socket
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
 from typing import Any, assert_never
 
 from services.network.errors import MissingCapabilityError, NetlinkFailedError
@@ -32,6 +33,10 @@ REQUEST_TIMEOUT_S = 5.0
 # A dump that changes keep interrupting is not worth more rounds; the next change retries anyway.
 DUMP_ATTEMPTS_MAX = 5
 _IFF_UP = 1
+# A guest's start makes some ten kilobytes of notifications; the rest is for times without a turn.
+_CHANGES_BYTES_MAX = 1 << 20
+# Notifications that are taken in one go, so that a storm of them does not stop the loop.
+_BATCH_MAX = 256
 _GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
 
 
@@ -125,21 +130,23 @@ class LinkChanges:
     """Tells that links or addresses changed, on a socket of its own; not what changed.
 
     Notifications can be lost (the socket's buffer is bounded), so they are only ever a reason to
-    read anew.
+    read anew. As nobody looks into them, a plain socket takes them: pyroute2's would parse each.
     """
 
     def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         with _translated("open a netlink socket"):
-            self._socket: Any = AsyncIPRoute()  # Any: pyroute2 has no types
+            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
 
-    async def subscribe(self) -> None:
+    def subscribe(self) -> None:
         """Begin to listen; changes from here on are told.
 
         Raises:
             NetlinkFailedError: the kernel refused.
         """
         with _translated("subscribe to link changes"):
-            await self._socket.bind(groups=_GROUPS)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHANGES_BYTES_MAX)
+            self._socket.bind((0, _GROUPS))
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield for each batch of changes, for ever.
@@ -147,17 +154,21 @@ class LinkChanges:
         Raises:
             NetlinkFailedError: notifications were lost; close, subscribe anew and read all.
         """
+        loop = asyncio.get_running_loop()
         with _translated("follow link changes"):
-            while True:  # one get() ends with its batch
-                async for _ in self._socket.get():
-                    yield
+            while True:
+                await loop.sock_recv(self._socket, 1)  # of each message the rest is dropped
+                with contextlib.suppress(BlockingIOError):
+                    for _ in range(_BATCH_MAX):
+                        self._socket.recv(1)
+                yield
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated(doing: str) -> Iterator[None]:
     try:
         yield

@@ -81,7 +81,7 @@ class NetworkService(Service):
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._netlink = Netlink()
-        self._changes: LinkChanges | None = await self._subscribe()
+        self._changes: LinkChanges | None = self._subscribe()
         await self._reconcile()
         self._spawn(self._follow(), "follow-links")
         self._spawn(self._keep(), "keep-bridge")
@@ -118,10 +118,10 @@ class NetworkService(Service):
         status = NetworkStatus(links=len(self._links), bridge=self._bridge, resyncs=self._resyncs)
         return to_wire(status)
 
-    async def _subscribe(self) -> LinkChanges:
+    def _subscribe(self) -> LinkChanges:
         changes = LinkChanges()
         try:
-            await changes.subscribe()
+            changes.subscribe()
         except NetlinkFailedError:
             changes.close()
             raise
@@ -133,7 +133,7 @@ class NetworkService(Service):
         while True:
             try:
                 if self._changes is None:
-                    self._changes = await self._subscribe()
+                    self._changes = self._subscribe()
                     self._changed.set()
                 async with contextlib.aclosing(self._changes.changes()) as changes:
                     async for _ in changes:
