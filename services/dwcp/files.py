@@ -231,6 +231,12 @@ def make_directory(directory: Path) -> None:
     directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
 
 
+def has_unfinished(directory: Path) -> bool:
+    """Whether there are unfinished files; looks at names alone, so that a loop may ask."""
+    with os.scandir(directory) as entries:
+        return any(entry.name.endswith(PART_SUFFIX) for entry in entries)
+
+
 def remove_abandoned(directory: Path, transfer: str = "*") -> int:
     """Remove unfinished files whose process is gone.
 

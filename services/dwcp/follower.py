@@ -38,19 +38,29 @@ class Follower:
     Args:
         context: of the manager.
         settings: of the manager.
+        retry_s: pause before a database that did not answer is asked again.
 
     Attributes:
         ledger: the book.
     """
 
-    def __init__(self, context: ServiceContext, settings: ManagerSettings) -> None:
+    def __init__(
+        self,
+        context: ServiceContext,
+        settings: ManagerSettings,
+        *,
+        retry_s: float = CHECKPOINT_RETRY_S,
+    ) -> None:
         self.ledger = Ledger(settings.transports)
         self._context = context
         self._transports = settings.transports
         self._incoming = Path(settings.incoming_dir)
         self._reporter = Reporter(context)
         self._wake = asyncio.Event()
+        self._retry_s = retry_s
         self._saved = Totals()
+        self._is_restored = False
+        self._first_answer = asyncio.Event()
         self._save_after_s = 0.0
 
     def path_of(self, transport: str) -> str:
@@ -100,29 +110,27 @@ class Follower:
         return Health(state, f"no answer from {', '.join(away)}")
 
     async def restore(self) -> None:
-        """Take up the totals where the last run left them, as far as they can be had."""
-        try:
-            reply = await self._context.call(
-                DATABASE,
-                "checkpoint.restore",
-                {"component": self._context.path},
-                timeout_s=CHECKPOINT_TIMEOUT_S,
-            )
-            if reply is None:
-                return
-            if reply["version"] != CHECKPOINT_VERSION:
-                self._context.log.warning("checkpoint_ignored", version=reply["version"])
-                return
-            self.ledger.totals = self._saved = from_wire(Totals, reply["state"])
-        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
-            self._context.log.warning("checkpoint_unavailable", reason=str(exc))
-        except (RemoteProtocolError, KeyError, TypeError) as exc:
-            self._context.log.warning("checkpoint_malformed", reason=str(exc))
+        """Add what the last run saved to the totals; ask again until the database answers.
+
+        Nothing is saved before, so a database that is away for a while does not cost the totals.
+        """
+        while not await self._restore_once():
+            self._first_answer.set()
+            await asyncio.sleep(self._retry_s)
+        self._is_restored = True
+        self._first_answer.set()
+        await self.save()
+
+    async def wait_restored(self) -> None:
+        """Wait until the totals are whole, or the database could not be asked."""
+        await self._first_answer.wait()  # bounded, as the call to the database is
 
     async def save(self, *, at_once: bool = False) -> None:
         """Save the totals when they changed; without a database, try again later."""
         totals = self.ledger.totals
-        if totals == self._saved or (not at_once and time.monotonic() < self._save_after_s):
+        if not self._is_restored or totals == self._saved:
+            return
+        if not at_once and time.monotonic() < self._save_after_s:
             return
         body = {
             "component": self._context.path,
@@ -134,10 +142,30 @@ class Follower:
                 DATABASE, "checkpoint.save", body, timeout_s=CHECKPOINT_TIMEOUT_S
             )
         except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
-            self._save_after_s = time.monotonic() + CHECKPOINT_RETRY_S
+            self._save_after_s = time.monotonic() + self._retry_s
             self._context.log.warning("checkpoint_not_saved", reason=str(exc))
         else:
             self._saved = totals
+
+    async def _restore_once(self) -> bool:
+        """Ask for the checkpoint; False when it can't be had now."""
+        body = {"component": self._context.path}
+        timeout_s = CHECKPOINT_TIMEOUT_S
+        try:
+            reply = await self._context.call(
+                DATABASE, "checkpoint.restore", body, timeout_s=timeout_s
+            )
+            if reply is not None and reply["version"] == CHECKPOINT_VERSION:
+                self._saved = from_wire(Totals, reply["state"])
+                self.ledger.add_totals(self._saved)
+            elif reply is not None:
+                self._context.log.warning("checkpoint_ignored", version=reply["version"])
+        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
+            self._context.log.warning("checkpoint_unavailable", reason=str(exc))
+            return False
+        except (RemoteProtocolError, KeyError, TypeError) as exc:
+            self._context.log.warning("checkpoint_malformed", reason=str(exc))
+        return True
 
     async def _poll_one(self, transport: str) -> None:
         query = to_wire(StatusQuery(forget=self.ledger.query(transport)))

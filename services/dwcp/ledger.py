@@ -121,6 +121,12 @@ class Ledger:
         """Keys that the transport may forget."""
         return tuple(self._transports[transport].forget)
 
+    def add_totals(self, earlier: Totals) -> None:
+        """Add what was counted before this run."""
+        ours = dataclasses.asdict(self.totals)
+        summed = {name: ours[name] + value for name, value in dataclasses.asdict(earlier).items()}
+        self.totals = Totals(**summed)
+
     def take_report(
         self, transport: str, report: TransportReport, *, now_s: float, unix_s: float
     ) -> list[Change]:

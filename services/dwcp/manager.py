@@ -34,7 +34,7 @@ from services.dwcp.errors import (
     TransportLostError,
     from_code,
 )
-from services.dwcp.files import make_directory, remove_abandoned
+from services.dwcp.files import has_unfinished, make_directory, remove_abandoned
 from services.dwcp.follower import Follower
 from services.dwcp.framing import Preamble, Verdict
 from services.dwcp.listener import Listener
@@ -68,7 +68,12 @@ class ManagerService(Service):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def init(self, context: ServiceContext) -> None:
-        """Restore the totals, adopt what the transports carry, and listen."""
+        """Adopt what the transports carry, and listen.
+
+        The totals of the last run are added when the database gives them: they only count, so
+        no transfer waits for them, and a database that is down is not waited for. A status does
+        wait, so that nobody sees less than before.
+        """
         try:
             settings = from_wire(ManagerSettings, context.settings)
         except RemoteProtocolError as exc:
@@ -84,13 +89,13 @@ class ManagerService(Service):
             preamble_s=settings.preamble_s,
             log=context.log,
         )
-        await self._follower.restore()
         await self._follower.poll()
-        await asyncio.to_thread(self._tidy, Path(settings.incoming_dir))
+        await self._tidy(Path(settings.incoming_dir))
         self._listener.open(settings.host, settings.port)
         self._tasks = [
             asyncio.create_task(self._guard(self._listener.serve)),
             asyncio.create_task(self._guard(self._follower.run)),
+            asyncio.create_task(self._guard(self._follower.restore)),
         ]
         self._follower.wake()
         context.log.info("dwcp_listening", address=self._listener.address)
@@ -138,6 +143,7 @@ class ManagerService(Service):
 
     async def _call_status(self, request: Request) -> Plain:
         wanted = _body(StatusRequest, request).transfer
+        await self._follower.wait_restored()
         if not self._ledger.is_active:
             await self._follower.poll()
         transfers = self._ledger.transfers()
@@ -260,12 +266,15 @@ class ManagerService(Service):
             Path(self._settings.run_dir), self._follower.path_of(transport)
         )
 
-    def _tidy(self, incoming: Path) -> None:
+    async def _tidy(self, incoming: Path) -> None:
         try:
             make_directory(incoming)
+            if not has_unfinished(incoming):
+                return
         except OSError as exc:
             raise DwcpSettingsError(f"can't use {incoming}: {exc.strerror}") from exc
-        if removed := remove_abandoned(incoming):
+        # Removing a large file may take long.
+        if removed := await asyncio.to_thread(remove_abandoned, incoming):
             self._context.log.info("unfinished_files_removed", count=removed)
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -263,7 +263,7 @@ def test_what_was_counted_is_not_counted_again(tmp_path):
             for node in (a, b):
                 await node.status()  # an idle manager asks its transports, and so hands back
                 await node.restart_manager()
-        return a.totals, b.totals
+            return (await a.status()).totals, (await b.status()).totals
 
     sent, received = asyncio.run(scenario())
 

@@ -190,3 +190,13 @@ def test_availability_needs_an_answer():
     seen.append(ledger.health()[0].is_available)
 
     assert seen == [False, True, False]
+
+
+def test_earlier_totals_are_added_to_those_of_this_run():
+    """What the last run counted may come after something was counted in this one."""
+    ledger = Ledger([T0])
+    report(ledger, make_status(state=TransferState.FINISHED))
+
+    ledger.add_totals(Totals(sent_transfers=2, sent_bytes=7, failed_transfers=1))
+
+    assert ledger.totals == Totals(sent_transfers=3, sent_bytes=17, failed_transfers=1)
