@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 
 from protocol.records import Plain
+from supervisor.core.readiness import NOTIFY, Readiness, ReadinessError, check
 
 # A full restart of one of our Python children takes some 10 ms; a level of 4096 is no level.
 CHILDREN_MAX = 4096
@@ -111,7 +112,8 @@ class ChildSpec:
         restart: as in OTP.
         shutdown_s: seconds from the request to stop until SIGKILL; 0 is OTP's brutal_kill and
             None its infinity. OTP's default for a worker is 5 s.
-        start_timeout_s: the child must say ready within this time.
+        start_timeout_s: the child must be up within this time.
+        readiness: what shows that a command is up; Python children say so themselves.
         depends_on: siblings that must be up (or degraded) first. None is OTP's order: all that
             precede it. Independent siblings start in parallel.
         failure: what it means that the child can't be kept up.
@@ -122,7 +124,7 @@ class ChildSpec:
         cpus: CPUs the process is pinned to; empty for all.
         preload: modules that the launcher imports before it forks the child, so that a restart
             need not and all share their memory. They must start no thread when imported.
-        liveness: None for commands, which have no loop of ours.
+        liveness: of Python children; commands have no loop of ours, see Readiness.watchdog_s.
         children: the specification of a nested supervisor.
     """
 
@@ -133,6 +135,7 @@ class ChildSpec:
     restart: RestartType = RestartType.PERMANENT
     shutdown_s: float | None = 5.0
     start_timeout_s: float = 30.0
+    readiness: Readiness = NOTIFY
     depends_on: tuple[str, ...] | None = None
     failure: FailureClass = FailureClass.RECOVERABLE
     phase: int = 0
@@ -224,6 +227,16 @@ def _validate_child(child: ChildSpec, place: str, preceding: set[str]) -> None:
         child.liveness.period_s > 0 and child.liveness.missed_max >= 1
     ):
         raise SpecError(place, "liveness needs period_s > 0 and missed_max >= 1")
+    _validate_readiness(child, place)
     for name in child.depends_on or ():
         if name not in preceding:
             raise SpecError(place, f"depends on {name!r}, which no sibling before it is called")
+
+
+def _validate_readiness(child: ChildSpec, place: str) -> None:
+    if child.readiness != NOTIFY and child.type is not ChildType.COMMAND:
+        raise SpecError(place, "readiness is for commands; Python children say that they are up")
+    try:
+        check(child.readiness)
+    except ReadinessError as exc:
+        raise SpecError(place, f"readiness: {exc}") from exc
