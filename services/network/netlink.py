@@ -1,51 +1,46 @@
-"""The kernel's links over rtnetlink: read, change, and be told of changes. Adapter for pyroute2.
+"""The kernel's links over rtnetlink: read, change, and be told of changes. Lives in one loop.
 
-Lives in one asyncio loop. Requests and notifications have a socket each: a dump on a socket that
-also gets notifications can be interrupted by them.
+Each reading has a socket of its own: a list on a socket that also gets notifications can be
+interrupted by them, and two lists at a time need not be told apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import socket
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any, assert_never
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.network.errors import MissingCapabilityError, NetlinkFailedError
 from services.network.model import Link
-from services.network.plan import AddAddress, CreateBridge, MarkBridge, RaiseBridge, Step
-from services.network.pyroute2_core import enter_package
+from services.network.plan import Step
+from services.network.rtnetlink import REQUESTS, DumpInterruptedError, Listing
 
-enter_package()
-from pyroute2.iproute.linux import AsyncIPRoute  # noqa: E402 - the package must be entered first
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError  # noqa: E402 - same
-from pyroute2.netlink.rtnl import (  # noqa: E402 - same
-    RTMGRP_IPV4_IFADDR,
-    RTMGRP_IPV6_IFADDR,
-    RTMGRP_LINK,
-)
+if TYPE_CHECKING:
+    from services.network.route_socket import RouteSocket
 
 # The kernel answers a dump of thousands of links in milliseconds; this only stops a wedged one.
 REQUEST_TIMEOUT_S = 5.0
 # A dump that changes keep interrupting is not worth more rounds; the next change retries anyway.
 DUMP_ATTEMPTS_MAX = 5
-_IFF_UP = 1
+NO_CAPABILITY = "the process lacks CAP_NET_ADMIN, so the host's links stay as they are"
+# The kernel gives at most 32 KiB at a time, and a single link far less.
+_READ_BYTES = 1 << 16
 # A guest's start makes some ten kilobytes of notifications; the rest is for times without a turn.
 _CHANGES_BYTES_MAX = 1 << 20
 # Notifications that are taken in one go, so that a storm of them does not stop the loop.
 _BATCH_MAX = 256
-_GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+_GROUPS = 0x001 | 0x010 | 0x100  # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
+_CAP_NET_ADMIN = 12
 
 
 class Netlink:
-    """Requests about links on one socket. Use it in the loop that created it; then ``close``."""
+    """Requests about links. Use it in one loop; then ``close``."""
 
     def __init__(self) -> None:
-        with _translated("open a netlink socket"):
-            self._socket: Any = AsyncIPRoute()  # Any: pyroute2 has no types
+        self._changing: RouteSocket | None = None
 
     async def read_links(self) -> tuple[Link, ...]:
         """All links with their addresses, by index.
@@ -57,8 +52,8 @@ class Netlink:
             try:
                 with _translated("read links"):
                     async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                        return await self._read_links_once()
-            except NetlinkDumpInterrupted:
+                        return await _read_links_once()
+            except DumpInterruptedError:
                 continue
         raise NetlinkFailedError(f"links kept changing during {DUMP_ATTEMPTS_MAX} attempts to read")
 
@@ -69,74 +64,33 @@ class Netlink:
             MissingCapabilityError: the process lacks CAP_NET_ADMIN.
             NetlinkFailedError: the kernel refused otherwise.
         """
+        if not _may_change_links():
+            raise MissingCapabilityError(NO_CAPABILITY, doing=type(step).__name__)
+        # Imported here: most starts find everything as it should be, and the library is large.
+        from services.network.route_socket import RouteSocket
+
         with _translated(f"{type(step).__name__} {step.name}"):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                await self._apply(step)
+                self._changing = self._changing or RouteSocket()
+                await self._changing.apply(step)
 
     def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    async def _read_links_once(self) -> tuple[Link, ...]:
-        addresses: dict[int, list[str]] = {}
-        async for message in await self._socket.addr("dump"):
-            # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL our own.
-            own = message.get("local") or message.get("address")
-            addresses.setdefault(message["index"], []).append(f"{own}/{message['prefixlen']}")
-        links = [
-            _link(message, addresses.get(message["index"], ()))
-            async for message in await self._socket.link("dump")
-        ]
-        return tuple(sorted(links, key=lambda link: link.index))
-
-    async def _apply(self, step: Step) -> None:
-        match step:
-            case CreateBridge(name, mac):
-                await self._ensure(
-                    self._socket.link("add", ifname=name, kind="bridge", address=mac)
-                )
-            case MarkBridge(name, alias):
-                await self._socket.link("set", index=await self._index(name), ifalias=alias)
-            case RaiseBridge(name):
-                await self._socket.link("set", index=await self._index(name), state="up")
-            case AddAddress(name, address):
-                interface = ipaddress.ip_interface(address)
-                await self._ensure(
-                    self._socket.addr(
-                        "add",
-                        index=await self._index(name),
-                        address=str(interface.ip),
-                        prefixlen=interface.network.prefixlen,
-                    )
-                )
-            case _:
-                assert_never(step)
-
-    async def _ensure(self, request: Any) -> None:  # Any: pyroute2's awaitable
-        try:
-            await request
-        except NetlinkError as exc:
-            if exc.code != errno.EEXIST:
-                raise
-
-    async def _index(self, name: str) -> int:
-        found = await self._socket.link_lookup(ifname=name)
-        if not found:
-            raise NetlinkFailedError(f"{name} vanished while it was being set up", name=name)
-        return int(found[0])
+        """Close what is open."""
+        if self._changing is not None:
+            self._changing.close()
+            self._changing = None
 
 
 class LinkChanges:
     """Tells that links or addresses changed, on a socket of its own; not what changed.
 
     Notifications can be lost (the socket's buffer is bounded), so they are only ever a reason to
-    read anew. As nobody looks into them, a plain socket takes them: pyroute2's would parse each.
+    read anew, and nobody looks into them.
     """
 
     def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         with _translated("open a netlink socket"):
-            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+            self._socket = _open_socket()
 
     def subscribe(self) -> None:
         """Begin to listen; changes from here on are told.
@@ -168,37 +122,35 @@ class LinkChanges:
         self._socket.close()
 
 
+def _open_socket() -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+
+
+async def _read_links_once() -> tuple[Link, ...]:
+    loop, listing = asyncio.get_running_loop(), Listing()
+    with _open_socket() as sock:
+        for request in REQUESTS:
+            sock.sendto(request, (0, 0))
+            while True:
+                if listing.take(await loop.sock_recv(sock, _READ_BYTES)):
+                    break
+                await asyncio.sleep(0)  # thousands of links take a while
+    return tuple(sorted(listing.links, key=lambda link: link.index))
+
+
+def _may_change_links() -> bool:
+    """Whether the process has CAP_NET_ADMIN, as far as its own namespace goes."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)
+    return bool(effective >> _CAP_NET_ADMIN & 1)
+
+
 @contextlib.contextmanager
 def _translated(doing: str) -> Iterator[None]:
     try:
         yield
-    except NetlinkDumpInterrupted:
-        raise
-    except NetlinkError as exc:
-        if exc.code in (errno.EPERM, errno.EACCES):
-            raise MissingCapabilityError(
-                "the process lacks CAP_NET_ADMIN, so the host's links stay as they are",
-                doing=doing,
-            ) from exc
-        raise NetlinkFailedError(
-            f"could not {doing}: {errno.errorcode.get(exc.code, exc.code)}", errno=exc.code
-        ) from exc
     except TimeoutError as exc:
         raise NetlinkFailedError(f"could not {doing} within {REQUEST_TIMEOUT_S} s") from exc
     except OSError as exc:
         raise NetlinkFailedError(f"could not {doing}: {exc}", errno=exc.errno) from exc
-
-
-def _link(message: Any, addresses: list[str] | tuple[str, ...]) -> Link:  # Any: pyroute2's message
-    return Link(
-        name=str(message.get("ifname")),
-        index=int(message["index"]),
-        kind=message.get(("linkinfo", "kind")) or "",
-        is_up=bool(message["flags"] & _IFF_UP),
-        operstate=str(message.get("operstate") or "unknown").lower(),
-        mac=message.get("address") or "",
-        mtu=int(message.get("mtu") or 0),
-        alias=message.get("ifalias") or "",
-        bridge_index=message.get("master"),
-        addresses=tuple(sorted(addresses)),
-    )

@@ -18,6 +18,7 @@ import pytest
 from protocol.messages.health import HealthState
 from protocol.records import Plain, from_wire
 from services.network.model import BridgeState, NetworkSettings, NetworkStatus
+from services.network.netlink import Netlink
 from services.network.plan import REPAIRS_MAX
 from services.network.service import NetworkService
 from supervisor.child.service import Request
@@ -309,11 +310,43 @@ def test_without_the_capability_links_are_read_and_the_bridge_is_skipped() -> No
     assert status["bridge"]["state"] == "skipped"
 
 
-def test_the_service_loads_the_route_socket_and_not_the_whole_library() -> None:
-    """The library's database stays out of the process until somebody asks for it."""
+def test_the_service_loads_the_library_only_to_change_links() -> None:
+    """Reading and following links takes none of pyroute2, changing them the route socket alone."""
     program = (
-        "import sys, services.network.service; lean = 'pyroute2.ndb' not in sys.modules; "
-        "from pyroute2 import NDB; print(lean, NDB.__name__)"
+        "import sys, services.network.service; unused = 'pyroute2' not in sys.modules; "
+        "import services.network.route_socket; lean = 'pyroute2.ndb' not in sys.modules; "
+        "from pyroute2 import NDB; print(unused, lean, NDB.__name__)"
     )
 
-    assert run_python(program) == "True NDB"
+    assert run_python(program) == "True True NDB"
+
+
+def test_links_of_all_kinds_are_read_as_the_ip_program_reads_them() -> None:
+    """Names, kinds, addresses, states and aliases agree, on more links than one read holds."""
+
+    async def scenario() -> None:
+        batch = "".join(f"link add v{n} type veth peer name w{n}\n" for n in range(100))
+        batch += "link add br0 type bridge\nlink set v1 master br0\nlink set v1 up\n"
+        batch += "link set br0 alias some-alias\nlink set br0 mtu 1400\nlink set br0 up\n"
+        batch += "addr add 10.1.2.3/24 dev br0\naddr add fd00::1/64 dev br0\n"
+        batch += "addr add 10.9.9.1 peer 10.9.9.2/32 dev v2\n"
+        ip("-batch", "-", stdin=batch)
+
+        found = {link.name: link for link in await Netlink().read_links()}
+
+        expected = {item["ifname"]: item for item in json.loads(ip("-j", "-d", "addr"))}
+        assert found.keys() == expected.keys()
+        for name, item in expected.items():
+            link = found[name]
+            assert link.index == item["ifindex"]
+            assert link.kind == item.get("linkinfo", {}).get("info_kind", "")
+            assert link.is_up == ("UP" in item["flags"])
+            assert link.operstate == item["operstate"].lower()
+            assert (link.mac, link.mtu) == (item["address"], item["mtu"])
+            assert link.alias == item.get("ifalias", "")
+            assert link.bridge_index == (found["br0"].index if name == "v1" else None)
+            assert set(link.addresses) == {
+                f"{info['local']}/{info['prefixlen']}" for info in item["addr_info"]
+            }
+
+    in_netns(scenario)
