@@ -313,7 +313,7 @@ class _Builder:
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,
             depends_on=(),
-            preload=("services.vm.service",),
+            preload=("services.vm.service", "services.vm.libvirt_adapter"),
         )
 
     def _dwcp(self) -> ChildSpec:
