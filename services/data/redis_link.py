@@ -115,6 +115,8 @@ def _client(settings: RedisSettings, name: str) -> Redis:
         "socket_timeout": settings.timeout_s,
         "socket_connect_timeout": settings.connect_timeout_s,
         "client_name": name,
+        # The library's own version is not news, and it reads its package's files to find it.
+        "driver_info": None,
         # Trying again is this module's business, and its callers'.
         "retry": Retry(NoBackoff(), 0),
     }
