@@ -60,8 +60,8 @@ class Decision:
 class TraceQuery:
     """Decisions with ``seq >= since`` of a recording, at most ``limit``.
 
-    The supervisor waits up to ``wait_s`` for the first. Another ``recording`` than the present
-    one means from its beginning.
+    The supervisor waits up to ``wait_s`` for the first. No ``recording`` means from now on, and
+    another one than the present one from its beginning.
     """
 
     recording: str = ""

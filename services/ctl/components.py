@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol import names
-from protocol.messages.status import ComponentStatus
+from protocol.messages.health import HealthState
+from protocol.messages.status import ComponentStatus, NodeStatus, Verdict
 from services.ctl.errors import NoComponentError
 
 _PROPOSALS_MAX = 3
+_ROOT_STATES = {
+    Verdict.READY: HealthState.HEALTHY,
+    Verdict.DEGRADED: HealthState.DEGRADED,
+    Verdict.NOT_READY: HealthState.UNHEALTHY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +95,20 @@ def unknown(name: str, known: Sequence[str]) -> NoComponentError:
     if close:
         return NoComponentError(f"no component {name!r}; did you mean {' or '.join(close)}?")
     return NoComponentError(f"no component {name!r}; 'novacronctl tree' lists them")
+
+
+def root_status(status: NodeStatus) -> ComponentStatus:
+    """The root supervisor as if it were one of the components, which it does not list."""
+    platform = status.platform
+    return ComponentStatus(
+        path=names.ROOT,
+        id=names.ROOT,
+        level=names.ROOT,
+        phase=0,
+        failure="critical",
+        kind="supervisor",
+        reason=status.reason,
+        state=_ROOT_STATES[status.verdict],
+        pid=platform.pid,
+        uptime_s=platform.uptime_s,
+    )

@@ -20,6 +20,9 @@ _PROGRAM = "novacronctl"
 _COMMANDS: Mapping[str, str] = {
     "status": "services.ctl.commands.status",
     "tree": "services.ctl.commands.tree",
+    "top": "services.ctl.commands.top",
+    "explain": "services.ctl.commands.explain",
+    "trace": "services.ctl.commands.trace",
     "restart": "services.ctl.commands.restart",
     "stop": "services.ctl.commands.stop",
     "start": "services.ctl.commands.start",

@@ -26,7 +26,7 @@ STATE_TONES: Mapping[HealthState, Tone] = {
     HealthState.STARTING: Tone.NOTE,
     HealthState.STOPPED: Tone.FAINT,
 }
-_VERDICTS: Mapping[Verdict, tuple[str, Tone]] = {
+VERDICTS: Mapping[Verdict, tuple[str, Tone]] = {
     Verdict.READY: ("ready", Tone.GOOD),
     Verdict.DEGRADED: ("degraded", Tone.CAUTION),
     Verdict.NOT_READY: ("not ready", Tone.BAD),
@@ -66,15 +66,25 @@ def render_status(status: NodeStatus, *, width: int) -> list[Line]:
     return lines
 
 
-def render_tree(status: NodeStatus, *, width: int) -> list[Line]:
-    """The tree of processes by their ids, with states and reasons."""
+def render_tree(
+    status: NodeStatus, *, width: int, changed: frozenset[str] = frozenset()
+) -> list[Line]:
+    """The tree of processes by their ids, with states and reasons.
+
+    Args:
+        status: the node.
+        width: cells of the screen.
+        changed: paths of the components that are marked, as another one than a moment ago.
+    """
     platform = status.platform
     lines = [line(Span("novacron", Tone.STRONG), f"  {platform.pid}  ", *_verdict_spans(status))]
     for branch in branches(status.components):
         component = branch.component
         state = Span(component.state.value, STATE_TONES[component.state])
         pid = f"  {component.pid}" if component.pid is not None else ""
-        lines.append(line(branch.prefix, component.id, f"{pid}  ", state))
+        is_marked = component.path in changed
+        name = Span(component.id, Tone.MARK if is_marked else Tone.PLAIN)
+        lines.append(line(branch.prefix, name, f"{pid}  ", state, " *" if is_marked else ""))
         lines += _reason_lines(branch, width)
     return lines
 
@@ -98,7 +108,7 @@ def render_boot(report: BootReport, *, width: int) -> list[Line]:
 
 
 def _verdict_spans(status: NodeStatus) -> tuple[Span, Span]:
-    word, tone = _VERDICTS[status.verdict]
+    word, tone = VERDICTS[status.verdict]
     return Span(word, tone), Span(f": {_cause(status)}")
 
 

@@ -23,6 +23,7 @@ class Tone(enum.Enum):
     CAUTION = "33"
     BAD = "31"
     NOTE = "36"
+    MARK = "7"
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class Recorder:
             self._gather_until_s = None
 
     def _page(self, query: TraceQuery) -> TracePage:
-        since = query.since if query.recording == self._recording else 1
+        since = self._since(query)
         first = self._decisions[0].seq if self._decisions else self._next
         start = max(0, since - first)
         limit = max(1, min(query.limit, PAGE_DECISIONS_MAX))
@@ -149,6 +149,12 @@ class Recorder:
             next=found[-1].seq + 1 if found else max(1, min(since, self._next)),
             lost=max(0, first - max(since, 1)),
         )
+
+    def _since(self, query: TraceQuery) -> int:
+        """Where a reader is: a new one at the end, one of another recording at the beginning."""
+        if not query.recording:
+            return self._next
+        return query.since if query.recording == self._recording else 1
 
 
 def describe(item: object) -> TraceItem:

@@ -51,8 +51,14 @@ def command(session: Session, *, as_json: bool, watch: bool, interval: float) ->
     context = click.get_current_context()
     if watch:
         from services.ctl import watch as watching
+        from services.ctl.render import render_status
 
-        watching.run(session, interval_s=interval, as_json=as_json or not output.is_terminal())
+        watching.run(
+            session,
+            lambda status, _changed, width: render_status(status, width=width),
+            interval_s=interval,
+            as_json=as_json or not output.is_terminal(),
+        )
         return
     client = session.client()
     try:

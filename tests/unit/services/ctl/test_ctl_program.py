@@ -33,7 +33,10 @@ def stopped(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["status", "tree", "restart", "stop", "start", "logs", "events", "boot", "dwcp", "completion"],
+    [
+        *("status", "tree", "top", "explain", "trace", "restart", "stop", "start"),
+        *("logs", "events", "boot", "dwcp", "completion"),
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     """Each command explains itself, and --help is no error."""
@@ -66,6 +69,10 @@ def test_help_lists_the_commands_with_exit_codes() -> None:
         (["status", "--interval", "0"], "interval"),
         (["logs", "--since", "yesterday"], "neither an age"),
         (["--timeout", "0", "status"], "timeout"),
+        (["top", "--sort", "luck"], "luck"),
+        (["top", "--interval", "0"], "interval"),
+        (["trace", "--duration", "0"], "duration"),
+        (["explain"], "Missing argument"),
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], message: str, stopped: Path) -> None:
@@ -86,7 +93,10 @@ def test_restart_of_the_node_itself_is_refused(stopped: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["tree"], ["boot"], ["events"], ["stop", "vm"], ["dwcp", "status"], ["dwcp", "cancel", "ab"]],
+    [
+        *(["tree"], ["boot"], ["events"], ["stop", "vm"], ["explain", "vm"], ["trace"]),
+        *(["top", "--once"], ["dwcp", "status"], ["dwcp", "cancel", "ab"]),
+    ],
 )
 def test_commands_without_a_node_end_with_3(arguments: list[str], stopped: Path) -> None:
     """No node, one sentence, exit code 3."""

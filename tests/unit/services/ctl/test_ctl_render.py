@@ -181,3 +181,12 @@ def test_boot_under_way_and_empty() -> None:
 def test_cpu_list(cpus: tuple[int, ...], text: str) -> None:
     """Neighbouring CPUs are a range."""
     assert cpu_list(cpus) == text
+
+
+def test_changed_components_are_marked() -> None:
+    """What has just changed is reversed on a terminal that can, and starred on any."""
+    lines = render_tree(node(), width=80, changed=frozenset({"core/vm"}))
+
+    marked = [spans for spans in lines if to_plain(spans).endswith(" *")]
+    assert [to_plain(spans) for spans in marked] == ["│  ├─ vm  4251  degraded *"]
+    assert "\x1b[7mvm\x1b[0m" in to_ansi(marked[0])

@@ -54,6 +54,19 @@ def test_nothing_is_recorded_before_somebody_asks() -> None:
     assert traced.recorder.is_on
 
 
+def test_new_reader_begins_now_and_a_returning_one_at_the_beginning() -> None:
+    """What was recorded for others is no news; after a restart of the supervisor all of it is."""
+    traced = Traced()
+    traced.read(1.0)
+    traced.step(events.Begin(), 1.0)
+
+    traced.read(2.0)
+    traced.read(2.0, recording="of the process before", since=70)
+
+    assert (traced.pages[1].decisions, traced.pages[1].next) == ((), 2)
+    assert [decision.seq for decision in traced.pages[2].decisions] == [1]
+
+
 def test_reader_gets_a_burst_as_one_page() -> None:
     """A waiting reader is answered a moment after the first decision, with all that gathered."""
     traced = Traced()
@@ -154,7 +167,7 @@ def test_change_tells_the_state_and_the_next_try() -> None:
     traced.step(events.BecameReady("a", 1), 1.0)
     traced.step(events.Exited("a", 1, CRASH), 2.0)
 
-    traced.read(3.0)
+    traced.read(3.0, recording="before")
 
     exited = traced.pages[1].decisions[-1]
     assert exited.event.fields["reason"] == {
@@ -198,7 +211,7 @@ def test_page_fits_a_message() -> None:
     for _ in range(trace.PAGE_DECISIONS_MAX + 1):
         recorder.add(events.Exited("a", 1, long), [actions.Finish(long), *many], machine, 0.0)
 
-    recorder.read(TraceQuery(limit=10_000), 0.0, pages.append)
+    recorder.read(TraceQuery(recording="before", limit=10_000), 0.0, pages.append)
 
     wire = to_wire(pages[1])
     assert len(pages[1].decisions) == trace.PAGE_DECISIONS_MAX
