@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 from collections.abc import Generator, Iterator
@@ -28,13 +29,17 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_run_directories_left() -> Iterator[None]:
+def _no_run_directories_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Take away the run directories that a test's state directories had outside of themselves."""
-    before = set(Path("/run").glob("novacron-*"))
+    before = set(Path("/run").glob("novacron-*/state"))
     yield
-    for directory in set(Path("/run").glob("novacron-*")) - before:
-        if not any(directory.glob("*.notify")):  # of a node that somebody starts in this moment
-            shutil.rmtree(directory, ignore_errors=True)
+    ours = tmp_path_factory.getbasetemp()
+    for link in Path("/run").glob("novacron-*/state"):
+        # Another run of the tests may start a node in this moment, and take its link away.
+        with contextlib.suppress(FileNotFoundError):
+            state = link.readlink()
+            if not state.exists() or (link not in before and state.is_relative_to(ours)):
+                shutil.rmtree(link.parent, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

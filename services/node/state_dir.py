@@ -43,6 +43,8 @@ _OWN_MARKS = frozenset({FORMAT_NAME, lock.NAME})
 _MOUNT_NAMES = frozenset({"lost+found"})
 _STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify")
 _STALE_NAMES = frozenset({"operator.secret"})
+# In the run directory, a link back to the state directory, for people who wonder whose it is.
+_BACK_LINK = "state"
 _SHARED, _PRIVATE, _GROUP = 0o2750, 0o700, 0o750
 # Others may pass, not look: the embedded servers run as an account outside the group.
 _STATE, _RUN = 0o751, 0o2751
@@ -262,21 +264,25 @@ def _make_run_dir(state: Path, owners: _Owners) -> Path:
     run = names.choose_run_dir(state)
     if run != link and link.is_dir():
         _clear(link)
+        (link / _BACK_LINK).unlink(missing_ok=True)
         for name in ("pg", "redis", ""):
             with contextlib.suppress(FileNotFoundError):
                 (link / name).rmdir()
     if run != link and os.path.lexists(link):
         raise refused(link, "is in the way of a link", "remove it")
     directories.ensure(run, owners.uid, owners.gid, _RUN)
+    _clear(run)
     if run != link:
         link.symlink_to(run)
-    _clear(run)
+        if not os.path.lexists(run / _BACK_LINK):
+            (run / _BACK_LINK).symlink_to(state)
     return run
 
 
 def leave(state: StateDir) -> None:
     """Remove the run directory of a node that has stopped, as far as nobody else uses it."""
     _clear(state.run_dir)
+    (state.run_dir / _BACK_LINK).unlink(missing_ok=True)
     for name in ("pg", "redis", ""):
         with contextlib.suppress(OSError):
             (state.run_dir / name).rmdir()

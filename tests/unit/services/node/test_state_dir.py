@@ -152,7 +152,7 @@ def test_stale_files_are_removed_and_others_stay(state: Path) -> None:
     with _held(state):
         left = sorted(str(path.relative_to(run)) for path in run.rglob("*"))
 
-    assert left == ["notes", "pg"]
+    assert left == ["notes", "pg", "state"]
 
 
 def test_a_long_path_gets_a_run_directory_elsewhere(base: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_long_path_replaces_an_empty_directory_only(base: Path, in_the_way: st
     (state / "run" / "novacron.sock").touch()
     with _held(state) as prepared:
         assert (state / "run").readlink() == prepared.run_dir
-    prepared.run_dir.rmdir()
+    shutil.rmtree(prepared.run_dir)
     (state / "run").unlink()
     if in_the_way == "directory":
         (state / "run").mkdir()
