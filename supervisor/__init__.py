@@ -4,3 +4,5 @@ Import what you need from the submodules: ``supervisor.core.spec`` describes a t
 ``supervisor.child.service`` is the base of a Python child, ``supervisor.runtime`` runs a
 supervisor. Nothing here knows what the children are for.
 """
+
+from supervisor import quiet_imports as quiet_imports

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-
-import zmq
+from typing import TYPE_CHECKING
 
 from protocol import codec
 from protocol.records import from_wire, to_wire
-from protocol.transports.zeromq import Context
 from supervisor.core.spec import ChildSpec, Liveness
 from supervisor.runtime.launch import Launch, TreeSettings
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from protocol.transports.zeromq import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Warmth:
 
 def warm_up() -> Warmth:
     """Make what every service needs, and touch the memory that starting one will change."""
+    # Only here, since a tree of plain programs needs neither, and the launcher imports this.
+    import asyncio
+
+    import zmq
+
     _settle_memory()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(asyncio.sleep(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -23,3 +24,11 @@ def close_all_but(kept: Iterable[int]) -> None:
             os.closerange(first, number)
         first = number + 1
     os.closerange(first, _MAX)
+
+
+def keep_to_ourselves() -> None:
+    """Let no program that this process executes have more than the three standard streams."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers are wanted, not paths
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.set_inheritable(int(name), False)  # noqa: FBT003 - its only form

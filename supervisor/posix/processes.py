@@ -18,10 +18,14 @@ _ROUND_PAUSE_S = 0.002
 def children_of(pid: int) -> list[int]:
     """Process ids of the children of all threads of a process; empty when it is gone."""
     found: list[int] = []
+    tasks = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found.extend(map(int, (task / "children").read_text().split()))
+        for task in os.listdir(tasks):  # noqa: PTH208 - pathlib would cost most of the time
+            with (
+                contextlib.suppress(OSError),
+                open(f"{tasks}/{task}/children", "rb", buffering=0) as file,
+            ):
+                found.extend(map(int, file.readall().split()))
     return found
 
 

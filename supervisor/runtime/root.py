@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import secrets
 import signal
 import time
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ class _Root:
         self._title = tree.title
         self._bystanders = bystanders
         self._manager = manager
-        self._journal = Journal(boot_id=secrets.token_hex(8))
+        self._journal = Journal(boot_id=os.urandom(8).hex())
         self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
         self._order = list(components_by_path(spec))
         self._stop_asked_s: float | None = None
@@ -148,7 +147,7 @@ class _Root:
         self._booted_s: float | None = None
         self._has_told_reload = False
         prctl.become_subreaper()
-        secret = secrets.token_bytes(32)
+        secret = os.urandom(32)
         run = Path(tree.run_dir)
         write_operator_key(run, key_pair(secret, f"{names.OPERATOR}\0"))
         keys: KeyPair = key_pair(secret, f"{names.ROOT}\0")

@@ -174,7 +174,7 @@ def test_a_long_path_gets_a_run_directory_elsewhere(base: Path) -> None:
 
     assert found == run
     assert (other / "novacron.sock").exists()
-    run.rmdir()
+    shutil.rmtree(run)
 
 
 @pytest.mark.parametrize("in_the_way", ["file", "directory"])
