@@ -29,6 +29,10 @@ HOLD_S = 0.2
 # How long a supervisor may hold an answer back, and how long past that it is waited for.
 _WAIT_S = 4.0
 _GRACE_S = 2.0
+# A supervisor that is being started is connected to anew so often, for so long: ZeroMQ's own
+# attempts grow apart, and what is decided before one succeeds is not recorded.
+_EAGER_PERIOD_S = 0.1
+_EAGER_S = 2.0
 # Decisions between two looks of ours; with more the oldest are printed without further waiting.
 _HELD_MAX = 10_000
 
@@ -64,6 +68,7 @@ class _Source:
     socket: zeromq.Socket
     number: int = 0
     deadline_s: float = 0.0
+    eager_until_s: float = 0.0
     query: TraceQuery = field(default_factory=lambda: TraceQuery(wait_s=_WAIT_S))
 
 
@@ -95,19 +100,13 @@ class Gatherer:
         for path in [path for path in self._sources if path not in wanted]:
             self._drop(path)
         for path in wanted:
-            if path not in self._sources:
-                try:
-                    socket = zeromq.client_socket(self._context, self._run, path, self._keys)
-                except PeerUnavailableError:
-                    continue  # it has not begun yet
-                self._poller.register(socket, zmq.POLLIN)
-                self._sources[path] = _Source(socket)
-                self._send(self._sources[path], now_s)
+            if path not in self._sources and (source := self._connect(path)) is not None:
+                self._send(source, now_s)
 
     def ask_again(self, path: str, now_s: float) -> None:
-        """A supervisor has begun anew, and what it was asked is lost."""
-        if (source := self._sources.get(path)) is not None:
-            self._send(source, now_s)
+        """A supervisor begins anew, and what it was asked is lost."""
+        if path in self._sources:
+            self._reconnect(path, now_s, eager_until_s=now_s + _EAGER_S)
 
     def gather(self, wait_s: float, now_s: float) -> list[Decision]:
         """Take in what arrives within a time; returns what has just arrived, in any order.
@@ -121,7 +120,7 @@ class Gatherer:
             if source.socket in ready:
                 found += self._take(path, source, now_s)
             elif source.deadline_s <= now_s:
-                self._drop(path)  # the next ``ask`` makes a new connection
+                self._reconnect(path, now_s, eager_until_s=source.eager_until_s)
         for decision in found:
             heapq.heappush(self._held, (decision.at_s, decision.supervisor, decision.seq, decision))
         return found
@@ -149,13 +148,32 @@ class Gatherer:
             found += page.decisions
             is_same = source.query.recording == page.recording
             self.lost += page.lost if is_same else 0
+            source.eager_until_s = 0.0
             source.query = TraceQuery(recording=page.recording, since=page.next, wait_s=_WAIT_S)
             self._send(source, now_s)
         return found
 
+    def _connect(self, path: str) -> _Source | None:
+        try:
+            socket = zeromq.client_socket(self._context, self._run, path, self._keys)
+        except PeerUnavailableError:
+            return None  # it has not begun yet; the next ``ask`` tries again
+        self._poller.register(socket, zmq.POLLIN)
+        self._sources[path] = _Source(socket)
+        return self._sources[path]
+
+    def _reconnect(self, path: str, now_s: float, *, eager_until_s: float) -> None:
+        query = self._sources[path].query
+        self._drop(path)
+        source = self._connect(path)
+        if source is not None:
+            source.query, source.eager_until_s = query, eager_until_s
+            self._send(source, now_s)
+
     def _send(self, source: _Source, now_s: float) -> None:
         source.number = next(self._numbers)
-        source.deadline_s = now_s + _WAIT_S + _GRACE_S
+        is_eager = now_s < source.eager_until_s
+        source.deadline_s = now_s + (_EAGER_PERIOD_S if is_eager else _WAIT_S + _GRACE_S)
         timeout_ms = int((_WAIT_S + _GRACE_S) * 1000)
         body = to_wire(source.query)
         call = Envelope(Kind.CALL, source.number, "trace", timeout_ms, "", body)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
 import click
 
 from protocol import names
+from protocol.errors import NovacronError
 from protocol.messages.status import ComponentStatus
 from protocol.messages.trace import Decision
 from services.ctl import output
@@ -22,8 +24,9 @@ from services.ctl.tracing import Gatherer, is_about, supervisors_of
 
 # How often to look for supervisors that are new or have gone.
 _REFRESH_S = 2.0
-_TURN_S = 0.1
+_TURN_S = 0.05
 _RETRY_S = 1.0
+_LAST_LOOK_S = 0.1
 
 
 @click.command(
@@ -114,8 +117,16 @@ class _Tracer:
                         gatherer.ask_again(names.child_path(decision.supervisor, child_id), now_s)
                 self._show(gatherer.release(time.monotonic()))
         finally:
+            with contextlib.suppress(NovacronError):
+                self._look_once_more(gatherer)
             self._show(gatherer.release(math.inf))
             gatherer.close()
+
+    def _look_once_more(self, gatherer: Gatherer) -> None:
+        """Take in what has been decided up to now; supervisors hold answers back for a moment."""
+        ends_s = time.monotonic() + _LAST_LOOK_S
+        while (now_s := time.monotonic()) < ends_s:
+            gatherer.gather(ends_s - now_s, now_s)
 
     def _ask(self, gatherer: Gatherer, components: tuple[ComponentStatus, ...]) -> None:
         gatherer.ask(supervisors_of(components, self._path), time.monotonic())
