@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from protocol.records import Plain
 from supervisor.core.readiness import NOTIFY, Readiness, ReadinessError, check
+from supervisor.core.resources import NO_LIMITS, Resources, ResourcesError
+from supervisor.core.resources import check as check_resources
 
 # A full restart of one of our Python children takes some 10 ms; a level of 4096 is no level.
 CHILDREN_MAX = 4096
@@ -121,7 +123,9 @@ class ChildSpec:
         level: name of the tree's level, for people.
         user: account to run as, where the supervisor is root; "" keeps the supervisor's.
         stop_signal: what asks a command to stop; Python children are asked over ZeroMQ.
-        cpus: CPUs the process is pinned to; empty for all.
+        cpus: CPUs the process is pinned to, which the other children are kept off; empty for all
+            that are left. See supervisor.core.placement.
+        resources: scheduling, memory and other limits of the process.
         preload: modules that the launcher imports before it forks the child, so that a restart
             need not and all share their memory. They must start no thread when imported.
         liveness: of Python children; commands have no loop of ours, see Readiness.watchdog_s.
@@ -143,6 +147,7 @@ class ChildSpec:
     user: str = ""
     stop_signal: str = "SIGTERM"
     cpus: tuple[int, ...] = ()
+    resources: Resources = NO_LIMITS
     preload: tuple[str, ...] = ()
     liveness: Liveness | None = field(default_factory=Liveness)
     children: SupervisorSpec | None = None
@@ -228,6 +233,12 @@ def _validate_child(child: ChildSpec, place: str, preceding: set[str]) -> None:
     ):
         raise SpecError(place, "liveness needs period_s > 0 and missed_max >= 1")
     _validate_readiness(child, place)
+    if min(child.cpus, default=0) < 0:
+        raise SpecError(place, f"cpus are {child.cpus}; numbers from 0")
+    try:
+        check_resources(child.resources)
+    except ResourcesError as exc:
+        raise SpecError(place, f"resources: {exc}") from exc
     for name in child.depends_on or ():
         if name not in preceding:
             raise SpecError(place, f"depends on {name!r}, which no sibling before it is called")
