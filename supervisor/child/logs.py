@@ -78,6 +78,16 @@ def log_file(log_dir: Path, path: str, suffix: str = ".jsonl") -> Path:
     return log_dir / f"{names.file_stem(path)}{suffix}"
 
 
+def open_output(target: Path) -> int:
+    """Open the file for a program's output; supervisor.runtime.outputs keeps it small.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(target, flags, 0o640)
+
+
 class _Sink:
     """Takes finished lines; structlog calls the method that is named like the level."""
 

@@ -9,26 +9,27 @@ import os
 import pwd
 import signal
 import socket
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from protocol import codec
 from protocol.codec import MESSAGE_BYTES_MAX
+from protocol.errors import NovacronError
 from protocol.records import from_wire
-from supervisor.child import logs, warm
+from supervisor.child import command, credentials, logs, warm
 from supervisor.child.failure import report_failure
 from supervisor.child.service import BlockingService, Command, Service
 from supervisor.core.reason import EXIT_NORMAL
-from supervisor.core.spec import ChildSpec, ChildType
-from supervisor.posix import prctl, processes
+from supervisor.core.spec import ChildType
+from supervisor.posix import capabilities, prctl, processes
 from supervisor.posix.board import Board
 from supervisor.runtime.launch import Launch
 
-# Descriptors above this are not ours: the tree opens a few dozen per process.
-_DESCRIPTORS_MAX = 1 << 16
-# The programs of commands get a plain path and nothing of our environment.
-COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+class AccountError(NovacronError):
+    """There is no such account as the child is to run as."""
+
+    code = "supervisor.account"
 
 
 def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
@@ -42,7 +43,9 @@ def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
     """
     _detach(launcher_pid)
     warmth = warm.warm_up() if is_spare else warm.Warmth()
-    data, descriptors, _flags, _address = socket.recv_fds(handover, MESSAGE_BYTES_MAX, 2)
+    data, descriptors, _flags, _address = socket.recv_fds(
+        handover, MESSAGE_BYTES_MAX, 2, socket.MSG_CMSG_CLOEXEC
+    )
     handover.close()
     if not data:
         return EXIT_NORMAL
@@ -57,7 +60,7 @@ def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
             case ChildType.SUPERVISOR:
                 return _run_supervisor(launch, board, warmth, descriptors[1], launcher_pid)
             case ChildType.COMMAND:
-                return _run_command(launch)
+                _run_command(launch)
     # The outermost frame of a process: what comes here is logged, left for the supervisor, and
     # ends the process. BaseException, since SystemExit of a library must not pass for success.
     except BaseException as exc:  # noqa: BLE001
@@ -90,12 +93,17 @@ def _detach(launcher_pid: int) -> None:
 def _settle(launch: Launch, launcher_pid: int) -> None:
     """Set the process to what its specification says."""
     spec, tree = launch.spec, launch.tree
+    if spec.type is ChildType.COMMAND:
+        _redirect_output(launch)  # first, so that what goes wrong is said there
     if spec.cpus:
         processes.pin(spec.cpus)
+    account = _account(spec.user) if spec.user else None
     if spec.type is ChildType.COMMAND:
-        _redirect_output(launch)
-    if spec.user:
-        _become_user(spec.user)
+        _hand_over_credentials(launch, account)
+    if account is not None:
+        if spec.type is ChildType.COMMAND:
+            capabilities.renounce_inheritable()
+        _become_user(account)
         prctl.die_with_parent(launcher_pid)  # forgotten by the kernel at a change of user
     if spec.type is ChildType.COMMAND:
         prctl.renounce_new_privileges()
@@ -111,13 +119,19 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
         faulthandler.enable(all_threads=True)  # SIGABRT of a hung child shows where it hangs
 
 
-def _become_user(user: str) -> None:
-    entry = pwd.getpwnam(user)
-    if os.geteuid() == entry.pw_uid:
-        return
-    os.initgroups(user, entry.pw_gid)
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+def _account(user: str) -> pwd.struct_passwd | None:
+    """Whom to become; None for one who is it already."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise AccountError(f"there is no user {user}") from None
+    return None if os.geteuid() == entry.pw_uid else entry
+
+
+def _become_user(account: pwd.struct_passwd) -> None:
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
 
 
 def _redirect_output(launch: Launch) -> None:
@@ -125,12 +139,17 @@ def _redirect_output(launch: Launch) -> None:
     if not launch.tree.log_dir:
         return
     target = logs.log_file(Path(launch.tree.log_dir), launch.path, ".log")
-    if target.exists() and target.stat().st_size > launch.tree.log_bytes_max:
-        target.replace(target.with_suffix(".log.1"))
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    descriptor = logs.open_output(target)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+def _hand_over_credentials(launch: Launch, account: pwd.struct_passwd | None) -> None:
+    if (secrets := launch.spec.settings.get(credentials.SETTING)) is not None:
+        target = credentials.directory(Path(launch.tree.run_dir), launch.path)
+        owner = None if account is None else (account.pw_uid, account.pw_gid)
+        credentials.create(target, secrets, owner=owner)
 
 
 def _run_service(launch: Launch, board: Board, warmth: warm.Warmth) -> int:
@@ -163,16 +182,9 @@ def _run_supervisor(
     return run_nested_supervisor(launch, board, launcher, warmth.context)
 
 
-def _run_command(launch: Launch) -> int:
-    spec: ChildSpec = launch.spec
-    command = resolve(spec.start)(spec.settings)
-    assert isinstance(command, Command)
-    environment = {"PATH": COMMAND_PATH, "LANG": "C.UTF-8", **command.environment}
-    environment["NOTIFY_SOCKET"] = launch.notify_socket
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.closerange(3, min(_DESCRIPTORS_MAX, os.sysconf("SC_OPEN_MAX")))
-    os.execve(command.argv[0], command.argv, environment)  # noqa: S606 - an argv list, no shell
+def _run_command(launch: Launch) -> NoReturn:
+    settings = dict(launch.spec.settings)
+    settings.pop(credentials.SETTING, None)
+    prepared = resolve(launch.spec.start)(settings)
+    assert isinstance(prepared, Command)
+    command.become(prepared, command.full_environment(prepared, launch))

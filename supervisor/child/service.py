@@ -190,8 +190,12 @@ class Command:
 
     Attributes:
         argv: program (absolute path) and arguments.
-        environment: the program's whole environment; NOTIFY_SOCKET is added.
+        environment: variables beside PATH, LANG and what readiness and credentials add.
+        directory: where it works; "" for ``/``.
+        umask: for files that it makes.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    directory: str = ""
+    umask: int = 0o022

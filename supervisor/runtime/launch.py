@@ -42,7 +42,7 @@ class Launch:
         slot: where it beats on the supervisor's board.
         public_key, secret_key: its CURVE keys, Z85.
         tree_secret: from which a nested supervisor derives its children's keys; else empty.
-        notify_socket: where a command says READY=1.
+        notify_socket: where a command says READY=1; "" for one that need not.
     """
 
     tree: TreeSettings

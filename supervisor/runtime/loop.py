@@ -1,9 +1,9 @@
 """A supervisor's process: one loop over one state machine.
 
 Everything that can happen arrives as a readable descriptor or as the passing of the one deadline
-that the loop sleeps for: news of children from the launcher, messages on the ROUTER, READY=1 on
-the notify socket, signals. Each becomes an event of the state machine, whose actions are carried
-out at once. Nothing here waits for anything else.
+that the loop sleeps for: news of children from the launcher, messages on the ROUTER, what commands
+say on the notify socket, signals. Each becomes an event of the state machine, whose actions are
+carried out at once. Nothing here waits for anything else.
 
 What differs between the root and a nested supervisor is its Owner.
 """
@@ -43,6 +43,7 @@ from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Mode, Supervisor
 from supervisor.posix.board import Board
+from supervisor.runtime.commands import Commands, liveness_of
 from supervisor.runtime.control import Control
 from supervisor.runtime.explain import History, View, view_now
 from supervisor.runtime.launch import Launch, TreeSettings
@@ -56,8 +57,6 @@ from supervisor.runtime.launcher_client import (
 )
 from supervisor.runtime.processes import Process, component_record, exit_reason
 from supervisor.runtime.trace import Recorder
-
-_NOTIFY_BYTES_MAX = 4096
 
 
 class Owner(Protocol):
@@ -135,12 +134,12 @@ class SupervisorLoop:
         publish(self.run_dir, path, keys.public)
         router = zeromq.server_socket(self.context, self.run_dir, path, keys)
         self.control = Control(self, router)
-        self._notify = _open_notify(self.notify_path)
+        self.commands = Commands(self, self._board)
 
     @property
-    def notify_path(self) -> Path:
-        """The socket on which commands say READY=1."""
-        return names.socket_path(self.run_dir, self.path).with_suffix(".notify")
+    def is_launching(self) -> bool:
+        """Whether a process has been asked for of which nothing is known yet."""
+        return bool(self._launching)
 
     def view(self) -> View:
         """What an explanation is made of, at this moment."""
@@ -170,7 +169,7 @@ class SupervisorLoop:
         self.watch(self._launcher.channel, self._take_notices)
         self.watch(self.control.router, self.control.take)
         self.watch(self._zap.socket, self._zap.turn)
-        self.watch(self._notify, self._take_notify)
+        self.watch(self.commands.notify.socket, self.commands.take)
         self.watch(self._wake, self._take_signals)
         self._launcher.preload(
             name for child in self.machine.spec.children for name in child.preload
@@ -199,6 +198,7 @@ class SupervisorLoop:
             self._launching.clear()
             self._log.error("launcher_hangs", timeout_s=ANSWER_TIMEOUT_S)
             self._launcher.kill()
+        self.commands.turn(now_s)
         self.control.turn(now_s)
         self.owner.turn(now_s)
 
@@ -206,6 +206,7 @@ class SupervisorLoop:
         due = [
             self.machine.due_s(),
             self._next_liveness_s,
+            self.commands.due_s(),
             self.control.due_s(),
             self.owner.due_s(),
             min(self._launching.values()) + ANSWER_TIMEOUT_S if self._launching else None,
@@ -254,7 +255,7 @@ class SupervisorLoop:
             public_key=keys.public,
             secret_key=keys.secret,
             tree_secret=subtree_secret(self._secret, spec.id) if is_supervisor else b"",
-            notify_socket=str(self.notify_path),
+            notify_socket=self.commands.begin(spec),
         )
         self.processes[spec.id] = Process(incarnation=incarnation, slot=slot)
         self._launching[spec.id] = time.monotonic()
@@ -284,6 +285,7 @@ class SupervisorLoop:
             self.take_record(record)
         elif path in self.records:
             self.history.forget(name)
+            self.commands.removed(name)
             withdraw(self.run_dir, path)
             for known in [p for p in self.records if p == path or p.startswith(f"{path}/")]:
                 self.take_record(dataclasses.replace(self.records[known], removed=True))
@@ -320,10 +322,14 @@ class SupervisorLoop:
                 self.step(events.Spawned(notice.id, notice.incarnation, notice.pid))
                 self.report(notice.id)
                 child = self.machine.children.get(notice.id)
+                if child is not None:
+                    self.commands.launched(child.spec, process)
                 if child is not None and child.state is ChildState.STOPPING:
                     self._ask_stop(notice.id)  # it was asked to end before it existed
             case Ended():
-                reason = exit_reason(notice.code, self._board.last_words(process.slot))
+                words = self._board.last_words(process.slot)
+                self.commands.ending(notice.id, notice.code, words)
+                reason = exit_reason(notice.code, words)
                 self._end_process(notice.id, process, reason)
             case Refused():
                 reason = ExitReason(kind=ExitKind.START_FAILED, detail=notice.reason)
@@ -333,6 +339,7 @@ class SupervisorLoop:
         process.close()
         self._free_slots.append(process.slot)
         del self.processes[name]
+        self.commands.ended(name)
         path = names.child_path(self.path, name)
         child = self.machine.children.get(name)
         started_s = time.monotonic() if child is None else child.started_s
@@ -392,25 +399,6 @@ class SupervisorLoop:
             words = self._board.last_words(process.slot)
             self._end_process(name, process, lost if words is None else exit_reason(1, words))
 
-    def _take_notify(self) -> None:
-        while True:
-            try:
-                data, ancillary, _flags, _address = self._notify.recvmsg(
-                    _NOTIFY_BYTES_MAX, socket.CMSG_SPACE(12)
-                )
-            except BlockingIOError:
-                return
-            if b"READY=1" not in data.split(b"\n"):
-                continue
-            for _level, _kind, credentials in ancillary:
-                self._take_ready(int.from_bytes(credentials[:4], "little"))
-
-    def _take_ready(self, pid: int) -> None:
-        for name, process in self.processes.items():
-            if process.pid == pid:
-                self.step(events.BecameReady(name, process.incarnation))
-                return
-
     def _take_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in self._wake.recv(4096):
@@ -430,7 +418,7 @@ class SupervisorLoop:
     def _check_liveness(self, now_s: float) -> None:
         next_s = now_s + 60.0
         for name, child in list(self.machine.children.items()):
-            liveness, process = child.spec.liveness, self.processes.get(name)
+            liveness, process = liveness_of(child.spec), self.processes.get(name)
             if liveness is None or process is None or child.up_s is None:
                 continue
             last_s = max(child.up_s, self._board.last_beat_s(process.slot) or 0.0)
@@ -451,8 +439,7 @@ class SupervisorLoop:
 
     def _close(self) -> None:
         self._launcher.close()
-        self._notify.close()
-        self.notify_path.unlink(missing_ok=True)
+        self.commands.close()
         for name in self.machine.children:
             withdraw(self.run_dir, names.child_path(self.path, name))
         self.control.close()
@@ -474,14 +461,3 @@ def _open_signals() -> socket.socket:
     signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what came before there was a handler
     return read
-
-
-def _open_notify(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.settimeout(0)
-    notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    notify.bind(str(path))
-    # Any account of the tree may write; the kernel says which process it was.
-    path.chmod(0o666)
-    return notify
