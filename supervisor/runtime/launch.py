@@ -31,6 +31,25 @@ class TreeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A plain program, for which no Python need run in the new process.
+
+    Attributes:
+        argv: program (absolute path) and arguments.
+        environment: all its variables.
+        directory: where it works.
+        umask: for files that it makes.
+        output: the file that its output is appended to; "" for the tree's standard error.
+    """
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    directory: str = "/"
+    umask: int = 0o022
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One process to create.
 

@@ -5,6 +5,7 @@ existed, holds the imports of all children, and does nothing but this, for the r
 supervisor below it:
 
     fork      a child in a few milliseconds, by ``multiprocess``, and report its pid with a pidfd
+    execute   a plain program in one millisecond, without a fork
     keep      one spare child ahead, which has only to be told what it is
     reap      every child, and report how it ended
     adopt     as sub-reaper, the orphans of children, and end them: nobody supervises them
@@ -18,6 +19,7 @@ a nested supervisor is made with its process::
 
     supervisor -> launcher   ["launch", id, incarnation, is_supervisor, [module, ...],
                              Launch as bytes] with the descriptor of the supervisor's board
+                             ["execute", id, incarnation, Program]
                              ["preload", [module, ...]]
                              ["hold"] with a descriptor to keep open while the tree lives
     launcher -> supervisor   ["launched", id, incarnation, pid] with the pidfd attached
@@ -47,9 +49,12 @@ import multiprocess.process
 import structlog
 
 from protocol import codec
+from protocol.records import from_wire
 from supervisor.child import logs
 from supervisor.child import main as child_main
 from supervisor.posix import descriptors, prctl, processes
+from supervisor.runtime.launch import Program
+from supervisor.runtime.program import execute
 
 MESSAGE_BYTES_MAX = 128 << 10
 # Orphans of a child that died are looked for when something was reaped, and this often besides.
@@ -84,6 +89,7 @@ def serve(channel: socket.socket, root_pid: int, title: str) -> None:
 
 def _become_launcher(root_pid: int, title: str) -> None:
     os.setsid()
+    descriptors.keep_to_ourselves()
     prctl.become_subreaper()
     # SIGCONT wakes a stopped launcher; the closed channel then tells it that it is alone.
     prctl.die_with_parent(root_pid, signal.SIGCONT)
@@ -133,20 +139,38 @@ class _Channel:
         self.unsent.clear()
 
 
+class _Executed:
+    """A program that was executed directly; what is needed of multiprocess's Process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    @property
+    def exitcode(self) -> int:
+        """Reap it: its exit code, or minus the signal's number."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 @dataclass(eq=False, slots=True)
 class _Child:
-    """A process that was forked here.
+    """A process that was started here.
 
     Attributes:
-        process: of multiprocess, which has no types.
-        handover: on which the process learns what it is.
+        process: of multiprocess, which has no types, or _Executed.
+        handover: on which a forked process learns what it is.
         owner: the supervisor that asked for it; None for a spare, or when the owner has ended.
         id, incarnation: as its owner calls it.
         channel: its own way to us, where it is a supervisor itself.
     """
 
     process: Any
-    handover: socket.socket
+    handover: socket.socket | None
     owner: _Channel | None = None
     id: str = ""
     incarnation: int = 0
@@ -160,6 +184,7 @@ class _Launcher:
         self._channels = {root.fileno(): self._root}
         self._children: dict[int, _Child] = {}
         self._spare: _Child | None = None
+        self._has_forked = False  # a tree of plain programs needs no spare
         self._preload: deque[str] = deque()
         self._held: list[int] = []  # open as long as we and those that we fork live
         self._wake_read, self._wake_write = socket.socketpair()
@@ -188,7 +213,8 @@ class _Launcher:
     def _patience_ms(self) -> int:
         if self._preload:
             return 0
-        return int((_SWEEP_PERIOD_S if self._spare else _SPARE_AFTER_S) * 1000)
+        wants_spare = self._spare is None and self._has_forked
+        return int((_SPARE_AFTER_S if wants_spare else _SWEEP_PERIOD_S) * 1000)
 
     # -- what supervisors ask for ---------------------------------------------------------------
 
@@ -203,7 +229,9 @@ class _Launcher:
     def _take_message(self, channel: _Channel) -> bool:
         """Do what one message asks for; False when its sender is gone."""
         try:
-            data, received, _flags, _address = socket.recv_fds(channel.socket, MESSAGE_BYTES_MAX, 1)
+            data, received, _flags, _address = socket.recv_fds(
+                channel.socket, MESSAGE_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return True  # what was readable was another channel of the same number
         except ConnectionResetError:
@@ -225,6 +253,8 @@ class _Launcher:
                 for module in self._missing(modules):
                     self._import(module)
                 self._launch(channel, name, incarnation, launch, received, is_supervisor)
+            case ["execute", str(name), int(incarnation), dict(wire)]:
+                self._execute(channel, name, incarnation, from_wire(Program, wire))
             case ["preload", [*modules]]:
                 self._preload.extend(self._missing(modules))
             case other:
@@ -240,6 +270,7 @@ class _Launcher:
         received: list[int],
         is_supervisor: bool,  # noqa: FBT001 - as it comes from the wire
     ) -> None:
+        self._has_forked = True
         child, self._spare = self._spare, None
         try:
             child = child or self._fork(is_spare=False)
@@ -248,6 +279,8 @@ class _Launcher:
             descriptors.close_all(received)
             return
         child.owner, child.id, child.incarnation = owner, name, incarnation
+        handover = child.handover
+        assert handover is not None  # every forked process has one
         theirs: list[int] = []
         if is_supervisor:
             ours, its_end = channel_pair()
@@ -255,13 +288,25 @@ class _Launcher:
             child.channel = self._channels[ours.fileno()] = _Channel(ours)
             self._poller.register(ours, select.POLLIN)
             theirs.append(its_end.detach())
+        with contextlib.suppress(OSError):  # a killed spare's end is reported like any other's
+            socket.send_fds(handover, [launch], [*received, *theirs])
+        handover.close()
+        descriptors.close_all([*received, *theirs])
+        self._report_launch(child, owner)
+
+    def _execute(self, owner: _Channel, name: str, incarnation: int, program: Program) -> None:
+        try:
+            process = _Executed(execute(program))
+        except OSError as exc:
+            owner.send(["refused", name, incarnation, f"{exc.filename or ''}: {exc.strerror}"])
+            return
+        child = self._children[process.pid] = _Child(process, None, owner, name, incarnation)
+        self._report_launch(child, owner)
+
+    def _report_launch(self, child: _Child, owner: _Channel) -> None:
         # Nobody but us can reap it, so the pid is certainly still this child's.
         pidfd = os.pidfd_open(child.process.pid)
-        with contextlib.suppress(OSError):  # a killed spare's end is reported like any other's
-            socket.send_fds(child.handover, [launch], [*received, *theirs])
-        child.handover.close()
-        descriptors.close_all([*received, *theirs])
-        owner.send(["launched", name, incarnation, child.process.pid], pidfd)
+        owner.send(["launched", child.id, child.incarnation, child.process.pid], pidfd)
 
     def _fork(self, *, is_spare: bool) -> _Child:
         """Fork a process that waits to be told what it is.
@@ -278,6 +323,8 @@ class _Launcher:
             process.start()
         finally:
             theirs.close()
+        # Else its next start would collect those that have ended, and we would never hear of it.
+        multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no other way
         child = self._children[process.pid] = _Child(process, ours)
         return child
 
@@ -303,6 +350,7 @@ class _Launcher:
         for child in below:
             # What the kernel still holds, for a device, is reaped like any other later.
             if processes.await_end(child.process.pid, deadline_s - time.monotonic()):
+                assert child.process.exitcode is not None  # which reaps it
                 self._forget(child)
         for gone in (channel, *(child.channel for child in below if child.channel is not None)):
             del self._channels[gone.socket.fileno()]
@@ -353,7 +401,8 @@ class _Launcher:
     def _forget(self, child: _Child) -> None:
         del self._children[child.process.pid]
         child.process.close()
-        child.handover.close()
+        if child.handover is not None:
+            child.handover.close()
 
     # -- what can be done ahead -----------------------------------------------------------------
 
@@ -362,7 +411,7 @@ class _Launcher:
             self._import(self._preload.popleft())
             return
         processes.end_strangers(self._children)
-        if self._spare is None:
+        if self._spare is None and self._has_forked:
             try:
                 self._spare = self._fork(is_spare=True)
             except OSError as exc:

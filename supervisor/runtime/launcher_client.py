@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from supervisor.posix import processes
 from supervisor.posix.board import Board
 from supervisor.runtime import launcher
 from supervisor.runtime.launch import Launch
+from supervisor.runtime.program import can_execute, plain_program
 
 # A launch that the launcher has not answered by then means that it hangs.
 ANSWER_TIMEOUT_S = 5.0
@@ -96,15 +96,15 @@ class LauncherClient:
     def execute(cls, title: str) -> Self:
         """Start the launcher with a fresh interpreter, which takes ten times as long."""
         ours, theirs = launcher.channel_pair()
-        module = "supervisor.runtime.launcher"
-        number = str(theirs.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", module, number, str(os.getpid()), title],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
+        theirs.set_inheritable(True)
+        module, number = "supervisor.runtime.launcher", str(theirs.fileno())
+        pid = os.posix_spawn(
+            sys.executable,
+            (sys.executable, "-I", "-m", module, number, str(os.getpid()), title),
+            os.environ,
         )
         theirs.close()
-        return cls(ours, process.pid)
+        return cls(ours, pid)
 
     def launch(self, launch: Launch, board: Board) -> bool:
         """Ask for a process; False when the launcher takes nothing any more.
@@ -114,6 +114,8 @@ class LauncherClient:
             board: on which it beats.
         """
         spec = launch.spec
+        if (program := plain_program(launch)) is not None and can_execute():
+            return self._send(["execute", spec.id, launch.incarnation, to_wire(program)])
         is_supervisor = spec.type is ChildType.SUPERVISOR
         wire = codec.encode(to_wire(launch))
         modules = list(spec.preload)
@@ -137,7 +139,7 @@ class LauncherClient:
         while True:
             try:
                 data, descriptors, _flags, _address = socket.recv_fds(
-                    self.channel, launcher.MESSAGE_BYTES_MAX, 1
+                    self.channel, launcher.MESSAGE_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
