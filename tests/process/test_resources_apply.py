@@ -178,7 +178,7 @@ def test_memory_counts_descendants_and_shared_pages_once() -> None:
             if os.fork() == 0:
                 private = bytearray(os.urandom(1)) * (16 << 20)
                 shared[:] = b"y" * (32 << 20)
-                print("ready", flush=True)
+                os.write(1, b"ready\\n")
                 time.sleep(1000)
         time.sleep(1000)
     """

@@ -133,7 +133,7 @@ def test_a_controller_that_is_not_there_is_named(base: Path) -> None:
 
 
 def test_limits_are_in_force(base: Path) -> None:
-    """Every file holds what was asked for, and a fork bomb ends, where the controllers are there."""
+    """Each file holds what was asked for, and a fork bomb ends, if the controllers are there."""
     limits = CgroupLimits(cpu_max=0.5, cpu_weight=50, pids_max=20, memory_max_bytes=64 << 20)
 
     created = Groups(base).create("x", limits, is_supervisor=False)
