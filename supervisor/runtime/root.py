@@ -60,6 +60,7 @@ class RootSettings:
         phase_ends_s: monotonic ends of the phases before the tree, in order.
         shutdown_timeout_s: a stop that takes longer ends with SIGKILL.
         addresses: what listens where, for people; part of init:complete.
+        is_node: whether the boot has the phases of a node; else only its end is noted.
     """
 
     name: str
@@ -72,6 +73,7 @@ class RootSettings:
     phase_ends_s: tuple[float, ...]
     shutdown_timeout_s: float
     addresses: dict[str, str]
+    is_node: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ def run_root(
     settings: RootSettings,
     tree: TreeSettings,
     *,
-    reloader: ConfigurationReader,
+    reloader: ConfigurationReader | None,
     manager: ServiceManager,
     launcher: LauncherClient,
     bystanders: frozenset[int] = frozenset(),
@@ -112,7 +114,7 @@ def run_root(
         spec: the root's children.
         settings: see RootSettings.
         tree: settings of all processes.
-        reloader: reads the configuration again at SIGHUP.
+        reloader: reads the configuration again at SIGHUP; None to stop then, as programs do.
         manager: the service manager above, made before anything was forked.
         launcher: forked while this process had no threads; ended with the tree.
         bystanders: children of this process that are none of the tree's business.
@@ -126,7 +128,7 @@ class _Root:
         spec: SupervisorSpec,
         settings: RootSettings,
         tree: TreeSettings,
-        reloader: ConfigurationReader,
+        reloader: ConfigurationReader | None,
         manager: ServiceManager,
         launcher: LauncherClient,
         bystanders: frozenset[int],
@@ -203,10 +205,10 @@ class _Root:
         self._loop.check(VALIDATION_TIMEOUT_S, self._validate)
 
     def take_signal(self, number: int) -> None:
-        """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads."""
-        if number == signal.SIGHUP:
+        """SIGTERM and SIGINT stop, twice at once; SIGHUP reloads what can be."""
+        if number == signal.SIGHUP and self._reloader is not None:
             if self._stop_asked_s is None:
-                self._start_reload()
+                self._start_reload(self._reloader)
         elif self._stop_asked_s is None:
             self._stop(signal.Signals(number).name)
         elif time.monotonic() - self._stop_asked_s > STOP_REPEAT_S:
@@ -249,7 +251,8 @@ class _Root:
             self._booted_s = time.monotonic() - self._settings.started_s
             fields["boot_s"] = round(self._booted_s, 6)
             fields["addresses"] = self._settings.addresses
-        self._note(phases.EVENTS[ended.number], names.ROOT, fields)
+        if self._settings.is_node or ended.number == phases.HEALTH:
+            self._note(phases.EVENTS[ended.number], names.ROOT, fields)
 
     def _validate(self, report: CheckReport) -> None:
         if self._loop.machine.mode is not Mode.RUNNING:
@@ -290,18 +293,18 @@ class _Root:
         self._note("node:stopping", names.ROOT, {"cause": cause})
         self._loop.step(events.StopAll(ExitReason(kind=ExitKind.SHUTDOWN, detail=cause)))
 
-    def _start_reload(self) -> None:
-        descriptor = self._reloader.start()
+    def _start_reload(self, reloader: ConfigurationReader) -> None:
+        descriptor = reloader.start()
         if descriptor is not None:
             # READY=1 after a reload during the boot would say that the boot is over.
             self._has_told_reload = self._booted_s is not None
             if self._has_told_reload:
                 self._manager.reloading()
-            self._loop.watch(descriptor, lambda: self._take_reload(descriptor))
+            self._loop.watch(descriptor, lambda: self._take_reload(reloader, descriptor))
 
-    def _take_reload(self, descriptor: int) -> None:
+    def _take_reload(self, reloader: ConfigurationReader, descriptor: int) -> None:
         try:
-            reloaded = self._reloader.take()
+            reloaded = reloader.take()
             if reloaded is None:
                 return
             self._loop.step(events.Reconfigure(reloaded.spec))

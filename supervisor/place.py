@@ -1,0 +1,99 @@
+"""Where a tree of one's own lives: its directory, and the lock that keeps a second one out."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from protocol.errors import NovacronError
+
+LOCK_NAME = "supervisor.lock"
+# Processes of a tree that was killed hold its lock until they are gone too.
+LOCK_TIMEOUT_S = 2.0
+_LOCK_PAUSE_S = 0.02
+_PREFIX = "supervisor-"
+_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".secret")
+
+
+class AlreadyRunningError(NovacronError):
+    """Another supervisor runs on the state directory."""
+
+    code = "supervisor.already_running"
+
+
+class Place:
+    """The directory of a tree, locked while it is entered.
+
+    Args:
+        state_dir: None for a temporary one.
+    """
+
+    def __init__(self, state_dir: str | os.PathLike[str] | None) -> None:
+        self._is_temporary = state_dir is None
+        self._given = state_dir
+        self.path = Path()
+        self.lock = -1
+
+    @property
+    def run_dir(self) -> Path:
+        """Of sockets and keys."""
+        return self.path / "run"
+
+    def __enter__(self) -> Self:
+        if self._given is None:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        else:
+            self.path = make(Path(self._given).absolute(), 0o711)
+        try:
+            self.lock = _acquire(self.path / LOCK_NAME)
+            if self._is_temporary:
+                self.path.chmod(0o711)  # children of another account pass through
+            make(self.run_dir, 0o711)
+            self._sweep()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.lock >= 0:
+            self._sweep()
+            os.close(self.lock)
+        if self._is_temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what a tree leaves in the run directory, ours or one that was killed."""
+        with contextlib.suppress(FileNotFoundError):
+            for entry in self.run_dir.iterdir():
+                if entry.name.endswith(_STALE_SUFFIXES) and not entry.is_dir():
+                    entry.unlink(missing_ok=True)
+
+
+def make(directory: Path, mode: int) -> Path:
+    """Make a directory where there is none; returns it."""
+    if not directory.is_dir():
+        directory.mkdir(mode=mode, parents=True)
+    return directory
+
+
+def _acquire(file: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(file, flags, 0o600)
+    give_up_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_s:
+                os.close(descriptor)
+                raise AlreadyRunningError(f"another supervisor runs on {file.parent}") from None
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return descriptor
