@@ -1,9 +1,10 @@
 """Logging of one process: JSON lines to its own rotated file and to the standard error stream.
 
 Each process has a file of its own, so that no process waits for another to log and rotation has
-one writer. The standard error stream is a pipe that never blocks (supervisor.runtime): a line
-that finds it full is dropped there and counted, and still is in the file. Where the file can't
-be written, the standard error stream alone goes on, and says so once.
+one writer. The standard error stream is a pipe or terminal that never blocks: a line that finds it
+full is dropped there and counted, and still is in the file. A terminal gets lines for people
+(supervisor.child.console). Where the file can't be written, the standard error stream alone goes
+on, and says so once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import structlog
 
 from protocol import names
+from supervisor.child import console
 
 _STDERR = 2
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -95,6 +97,8 @@ class _Sink:
         self._file = None if isinstance(opened, str) else opened
         self.problem = opened if isinstance(opened, str) else ""
         self.dropped = 0
+        self._is_for_people = console.wants_lines(_STDERR)
+        self._has_colours = console.has_colours()
 
     def write(self, line: str) -> None:
         data = line.encode() + b"\n"
@@ -104,6 +108,8 @@ class _Sink:
             except OSError as exc:
                 self._file, self.problem = None, f"{exc.strerror}; logging to stderr only"
                 self.write(_dump({"event": "log_file_unavailable", "reason": self.problem}))
+        if self._is_for_people:
+            data = console.render(line, colours=self._has_colours).encode() + b"\n"
         try:
             os.write(_STDERR, data)
         except OSError:
