@@ -65,6 +65,9 @@ _SPARE_AFTER_S = 0.2
 # A process that is killed goes within milliseconds, unless the kernel holds it for a device.
 _KILL_TIMEOUT_S = 1.0
 
+# What Python ignores, and takes back by itself when it executes a program.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+
 _fork = multiprocess.get_context("fork")
 _log = structlog.get_logger(component="launcher")
 
@@ -95,7 +98,13 @@ def _become_launcher(root_pid: int, title: str) -> None:
     prctl.die_with_parent(root_pid, signal.SIGCONT)
     # Blocked and not ignored: a child that is told to end before it has set its own handlers
     # inherits the mask and meets the signal as soon as it has.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if number in asked:  # may take effect while a program is executed
+            signal.signal(number, lambda _number, _frame: None)
+        elif signal.getsignal(number) is signal.SIG_IGN and number not in _IGNORED:
+            signal.signal(number, signal.SIG_DFL)  # or programs would inherit it
     child_main.set_title(f"{title}: launcher")
     logs.bridge_standard_library()  # once here instead of once in every child
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory

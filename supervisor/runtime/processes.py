@@ -113,7 +113,8 @@ def _health(child: Child, process: Process | None) -> Health:
         case ChildState.UP:
             return process.health if process is not None else HEALTHY
         case ChildState.STARTING:
-            return Health(HealthState.STARTING, reason and f"restarting after {reason}")
+            said = "" if process is None else process.health.reason
+            return Health(HealthState.STARTING, said or (reason and f"restarting after {reason}"))
         case ChildState.WAITING:
             return Health(HealthState.STARTING, reason and f"restarting after {reason}")
         case ChildState.DEGRADED:

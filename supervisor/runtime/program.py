@@ -2,7 +2,7 @@
 
 A fork of the launcher with its imports costs some milliseconds, and tearing it down again at the
 exec as much. A plain program needs nothing that Python would have to set up in the new process:
-``posix_spawn`` and ``setpriv`` of util-linux do it in one.
+``vfork`` and ``setpriv`` of util-linux do it in one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from supervisor.core.spec import ChildType
 from supervisor.runtime.launch import Launch, Program
 
 _SETPRIV = "/usr/bin/setpriv"
-_ALL_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+# What it is called meanwhile; see runtime.readiness, which tells it from the program by that.
+_PASSING = "setpriv"
 
 
 def plain_program(launch: Launch) -> Program | None:
@@ -64,29 +65,26 @@ def execute(program: Program) -> int:
     """
     if not os.access(program.argv[0], os.X_OK):
         raise OSError(errno.ENOENT, "can't be executed", program.argv[0])
-    actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
-    ]
-    output = None
-    if program.output:
-        output = logs.open_output(Path(program.output))
-        actions += [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
-    # The new process inherits both from this one, which has no thread that could notice.
-    own_directory, own_umask = os.open(".", os.O_PATH | os.O_CLOEXEC), os.umask(program.umask)
+    output = logs.open_output(Path(program.output)) if program.output else None
+    # The new process inherits the mask; what comes meanwhile has a handler that does nothing.
+    own_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        os.chdir(program.directory)
-        return os.posix_spawn(
-            _SETPRIV,
-            ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--", *program.argv),
-            program.environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_ALL_SIGNALS,
+        # Not posix_spawn: the C library's ignores two signals of its own there, for good.
+        process = subprocess.Popen(
+            (_PASSING, "--pdeathsig", "KILL", "--no-new-privs", "--", *program.argv),
+            executable=_SETPRIV,
+            env=program.environment,
+            cwd=program.directory,
+            umask=program.umask,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            close_fds=False,  # each is closed at the exec by itself
         )
+        process.returncode = 0  # it is reaped by its number, and not by its object
+        return process.pid
     finally:
-        os.fchdir(own_directory)
-        os.close(own_directory)
-        os.umask(own_umask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, own_mask)
         if output is not None:
             os.close(output)

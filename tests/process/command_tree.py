@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from protocol import names
+from protocol import codec, names
 from protocol.messages.control import ComponentRecord, EventReport
 from protocol.records import from_wire, to_wire
 from protocol.transports.curve import key_pair
@@ -80,7 +80,7 @@ class CommandTree:
     def __init__(self, directory: Path, *children: ChildSpec, log_bytes_max: int = 1 << 20) -> None:
         self.logs = directory / "logs"
         self.run = directory / "run"
-        self.run.mkdir()
+        self.run.mkdir(exist_ok=True)
         self.records: dict[str, dict[str, Any]] = {}
         self.history: list[dict[str, Any]] = []
         tree = TreeSettings(
@@ -92,7 +92,7 @@ class CommandTree:
             backoff=Backoff(jitter=0.0, initial_s=0.0, max_s=0.0),
         )
         self.process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps([to_wire(tree), to_wire(spec)])],
+            [sys.executable, __file__, codec.encode([to_wire(tree), to_wire(spec)]).hex()],
             stdout=subprocess.PIPE,
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
@@ -183,7 +183,7 @@ class _Owner:
 
 def main() -> None:
     """Run the supervisor that the argument describes until it is told to stop."""
-    tree_wire, spec_wire = json.loads(sys.argv[1])
+    tree_wire, spec_wire = codec.decode(bytes.fromhex(sys.argv[1]))
     tree, spec = from_wire(TreeSettings, tree_wire), from_wire(SupervisorSpec, spec_wire)
     launcher = LauncherClient.fork("commands")
     logs.configure(names.ROOT, log_dir=tree.log_dir, level=tree.log_level)
