@@ -20,6 +20,8 @@ _WEIGHT_MAX = 10_000
 # The kernel's default, and the shortest that does not cost more than it saves.
 CPU_PERIOD_US = 100_000
 _CPU_MAX_LEAST = 0.01
+# A child that was over its soft limit is below it again at this share, so that it does not flap.
+_RECOVERED = 0.95
 # Names of getrlimit(2) in lower case, with their line in /proc/<pid>/limits.
 RLIMITS = {
     "as": "Max address space",
@@ -148,6 +150,14 @@ class Resources:
         return self.memory_soft_bytes is not None or self.memory_hard_bytes is not None
 
 
+class MemoryStep(enum.Enum):
+    """How far a child is beyond its limits of memory."""
+
+    NONE = "none"
+    SOFT = "soft"
+    HARD = "hard"
+
+
 NO_LIMITS = Resources()
 NO_CGROUP = CgroupLimits()
 
@@ -239,12 +249,30 @@ def unmet(resources: Resources, cpus: Iterable[int], holding: Holding) -> tuple[
         has = str(holding.oom_score_adjust)
         found.append(f"oom score {resources.oom_score_adjust:+d} (has {has})")
     for name, limit in resources.rlimits.items():
-        if (now := holding.rlimits.get(name)) != limit.pair:
+        now = holding.rlimits.get(name)
+        # Below its hard limit a process may set the soft one as it likes.
+        if now is None or now[1] != limit.pair[1]:
             found.append(f"{name} {_rlimit(limit.pair)} (has {_rlimit(now) if now else 'none'})")
     for name, value in resources.cgroup.files().items():
         if _cgroup_differs(name, value, holding.cgroup.get(name)) and name != "memory.oom.group":
             found.append(f"{name} {_cgroup_value(name, value)}")
     return tuple(found)
+
+
+def memory_step(resources: Resources, used_bytes: int, *, is_strained: bool) -> MemoryStep:
+    """How far a child is beyond its limits of memory.
+
+    Args:
+        resources: its limits.
+        used_bytes: what it uses.
+        is_strained: it was beyond the soft limit the last time, and so has to be well below it.
+    """
+    soft, hard = resources.memory_soft_bytes, resources.memory_hard_bytes
+    if hard is not None and used_bytes > hard:
+        return MemoryStep.HARD
+    if soft is not None and used_bytes > soft * (_RECOVERED if is_strained else 1):
+        return MemoryStep.SOFT
+    return MemoryStep.NONE
 
 
 def size(value: int) -> str:
