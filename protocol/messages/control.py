@@ -57,6 +57,7 @@ class ComponentRecord:
     Attributes:
         started_s: start of the process; None while it does not run.
         up_s: when it said ready; None until then.
+        limits: what its process is limited to, for people, and what of it does not hold.
         retry_at_s: when it is started again; None when that is not planned.
         removed: the component is no longer part of the tree.
     """
@@ -70,6 +71,7 @@ class ComponentRecord:
     reason: str = ""
     pid: int | None = None
     cpus: tuple[int, ...] = ()
+    limits: tuple[str, ...] = ()
     restarts: int = 0
     started_s: float | None = None
     up_s: float | None = None

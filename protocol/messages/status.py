@@ -62,7 +62,9 @@ class ComponentStatus:
         kind: service, loop, command or supervisor.
         state, reason: what it can do, and why not more.
         pid: None while it does not run.
-        cpus: CPUs it is pinned to; empty for all.
+        cpus: CPUs it is pinned to; empty for all that others are not pinned to.
+        limits: what its process is limited to, for people, such as ``memory hard 200 MiB``, and
+            what of it does not hold, such as ``not applied: nice -5 (has 0)``.
         restarts: since the node started.
         uptime_s: of this process; None while it does not run.
         memory_bytes: proportional set size, or the resident size where that can't be read.
@@ -80,6 +82,7 @@ class ComponentStatus:
     reason: str = ""
     pid: int | None = None
     cpus: tuple[int, ...] = ()
+    limits: tuple[str, ...] = ()
     restarts: int = 0
     uptime_s: float | None = None
     memory_bytes: int | None = None

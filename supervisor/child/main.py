@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import importlib
 import os
@@ -12,17 +11,21 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
+import structlog
+
 from protocol import codec
 from protocol.codec import MESSAGE_BYTES_MAX
 from protocol.errors import NovacronError
 from protocol.records import from_wire
 from supervisor.child import command, credentials, logs, warm
 from supervisor.child.failure import report_failure
-from supervisor.child.service import BlockingService, Command, Service
+from supervisor.child.service import BlockingService, Command, CriticalError, Service
 from supervisor.core.reason import EXIT_NORMAL
+from supervisor.core.resources import NO_LIMITS
 from supervisor.core.spec import ChildType
-from supervisor.posix import capabilities, prctl, processes
+from supervisor.posix import capabilities, prctl, resources
 from supervisor.posix.board import Board
+from supervisor.runtime import stacks
 from supervisor.runtime.launch import Launch
 
 
@@ -30,6 +33,12 @@ class AccountError(NovacronError):
     """There is no such account as the child is to run as."""
 
     code = "supervisor.account"
+
+
+class LimitsError(CriticalError):
+    """The child's specification requires limits that can't be had here."""
+
+    code = "supervisor.limits"
 
 
 def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
@@ -95,11 +104,12 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
     spec, tree = launch.spec, launch.tree
     if spec.type is ChildType.COMMAND:
         _redirect_output(launch)  # first, so that what goes wrong is said there
-    if spec.cpus:
-        processes.pin(spec.cpus)
+    refused = _limit(launch)
     account = _account(spec.user) if spec.user else None
     if spec.type is ChildType.COMMAND:
         _hand_over_credentials(launch, account)
+    else:
+        stacks.keep(stacks.open_file(Path(tree.run_dir), launch.path))
     if account is not None:
         if spec.type is ChildType.COMMAND:
             capabilities.renounce_inheritable()
@@ -116,7 +126,26 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
             bytes_max=tree.log_bytes_max,
             files=tree.log_files,
         )
-        faulthandler.enable(all_threads=True)  # SIGABRT of a hung child shows where it hangs
+    if refused:
+        _say_refused(launch, refused)
+
+
+def _limit(launch: Launch) -> list[str]:
+    """Set this process to its resources; returns what could not be had, a sentence each."""
+    wanted, cpus = launch.spec.resources, frozenset(launch.cpus)
+    if wanted == NO_LIMITS and (not cpus or cpus == os.sched_getaffinity(0)):
+        return []
+    refused = [*launch.refused, *resources.apply(wanted, cpus, group=launch.group)]
+    if refused and wanted.required:
+        raise LimitsError("; ".join(refused))
+    return refused
+
+
+def _say_refused(launch: Launch, refused: list[str]) -> None:
+    if launch.spec.type is ChildType.COMMAND:
+        os.write(2, f"{launch.tree.title}: not applied: {'; '.join(refused)}\n".encode())
+    else:
+        structlog.get_logger().warning("limits_not_applied", limits=refused)
 
 
 def _account(user: str) -> pwd.struct_passwd | None:

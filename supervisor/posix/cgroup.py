@@ -116,6 +116,17 @@ def enter(directory: Path, pid: int = 0) -> None:
     _write(directory / "cgroup.procs", str(pid))
 
 
+def limit(directory: Path, limits: CgroupLimits) -> dict[str, str]:
+    """Set the limits of a group; returns why a file could not be written, by its name."""
+    refused: dict[str, str] = {}
+    for name, value in limits.files().items():
+        try:
+            _write(directory / name, value)
+        except OSError as exc:
+            refused[name] = exc.strerror or str(exc)
+    return refused
+
+
 class Groups:
     """The groups below one supervisor's base.
 
@@ -141,25 +152,19 @@ class Groups:
         directory = self.base / names.file_stem(path)
         with contextlib.suppress(FileNotFoundError):
             remove(directory)
-        files = limits.files()
-        refused = self._enable({name.partition(".")[0] for name in files})
+        controllers = {name.partition(".")[0] for name in limits.files()}
+        refused = self._enable(controllers)
         directory.mkdir()
-        for name, value in files.items():
-            try:
-                _write(directory / name, value)
-            except FileNotFoundError:
-                controller = name.partition(".")[0]
-                if controller not in refused:
-                    refused[controller] = "the kernel has no such limit"
-                refused[name] = refused[controller]
-            except OSError as exc:
-                refused[name] = exc.strerror or str(exc)
+        refused = limit(directory, limits) | refused
         entry = directory
         if is_supervisor:
             entry = directory / SELF
             entry.mkdir()
-        sentences = tuple(f"{name}: {refused[name]}" for name in files if name in refused)
-        return Created(directory, entry, sentences)
+        sentences = []
+        for name in limits.files():
+            reason = refused.get(name.partition(".")[0]) or refused.get(name)
+            sentences += [f"{name}: {reason}"] if reason else []
+        return Created(directory, entry, tuple(sentences))
 
     def _enable(self, controllers: set[str]) -> dict[str, str]:
         """Hand controllers on to the groups below; returns why one can't be."""

@@ -7,8 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Container, Iterable
-from pathlib import Path
+from collections.abc import Container
 
 # A racing forker can add processes while we look; each round ends all that it can see.
 _ROUNDS_MAX = 1000
@@ -35,16 +34,6 @@ def descendants_of(pid: int) -> list[int]:
     for child in found:  # grows while it is walked
         found.extend(children_of(child))
     return found
-
-
-def pin(cpus: Iterable[int]) -> None:
-    """Bind every thread of this process, and all that it will start, to some processors.
-
-    Raises:
-        OSError: none of them exists here.
-    """
-    for task in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(task.name), cpus)
 
 
 def end_strangers(known: Container[int]) -> int:

@@ -39,6 +39,7 @@ class Program:
         environment: all its variables.
         directory: where it works.
         umask: for files that it makes.
+        cpus: that it may run on; empty for all.
         output: the file that its output is appended to; "" for the tree's standard error.
     """
 
@@ -46,6 +47,7 @@ class Program:
     environment: dict[str, str]
     directory: str = "/"
     umask: int = 0o022
+    cpus: tuple[int, ...] = ()
     output: str = ""
 
 
@@ -62,6 +64,9 @@ class Launch:
         public_key, secret_key: its CURVE keys, Z85.
         tree_secret: from which a nested supervisor derives its children's keys; else empty.
         notify_socket: where a command says READY=1; "" for one that need not.
+        cpus: that it may run on; empty for all.
+        group: directory of the control group that it moves into; "" for none.
+        refused: limits that its supervisor could not provide, a sentence each.
     """
 
     tree: TreeSettings
@@ -74,3 +79,6 @@ class Launch:
     secret_key: bytes
     tree_secret: bytes = b""
     notify_socket: str = ""
+    cpus: tuple[int, ...] = ()
+    group: str = ""
+    refused: tuple[str, ...] = ()

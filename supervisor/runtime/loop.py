@@ -27,6 +27,7 @@ import zmq
 from protocol import names
 from protocol.messages.control import CheckReport, ComponentRecord, EventReport
 from protocol.messages.health import HealthState
+from protocol.records import Plain
 from protocol.transports import zeromq
 from protocol.transports.curve import (
     KeyDirectory,
@@ -43,6 +44,7 @@ from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Mode, Supervisor
 from supervisor.posix.board import Board
+from supervisor.posix.state import process_state
 from supervisor.runtime.commands import Commands, liveness_of
 from supervisor.runtime.control import Control
 from supervisor.runtime.explain import History, View, view_now
@@ -55,6 +57,7 @@ from supervisor.runtime.launcher_client import (
     Notice,
     Refused,
 )
+from supervisor.runtime.limits import Limits
 from supervisor.runtime.processes import Process, component_record, exit_reason
 from supervisor.runtime.trace import Recorder
 
@@ -135,6 +138,7 @@ class SupervisorLoop:
         router = zeromq.server_socket(self.context, self.run_dir, path, keys)
         self.control = Control(self, router)
         self.commands = Commands(self, self._board)
+        self.limits = Limits(self)
 
     @property
     def is_launching(self) -> bool:
@@ -199,6 +203,7 @@ class SupervisorLoop:
             self._log.error("launcher_hangs", timeout_s=ANSWER_TIMEOUT_S)
             self._launcher.kill()
         self.commands.turn(now_s)
+        self.limits.turn(now_s)
         self.control.turn(now_s)
         self.owner.turn(now_s)
 
@@ -207,6 +212,7 @@ class SupervisorLoop:
             self.machine.due_s(),
             self._next_liveness_s,
             self.commands.due_s(),
+            self.limits.due_s(),
             self.control.due_s(),
             self.owner.due_s(),
             min(self._launching.values()) + ANSWER_TIMEOUT_S if self._launching else None,
@@ -221,10 +227,9 @@ class SupervisorLoop:
             case actions.Spawn():
                 self._spawn(action.spec, action.incarnation)
             case actions.AskStop():
-                self._ask_stop(action.id)
+                self.ask_stop(action.id)
             case actions.Abort():
-                self._log.error("child_unresponsive", child=action.id)
-                self._signal(action.id, signal.SIGABRT)
+                self._abort(action.id)
             case actions.Kill():
                 self._signal(action.id, signal.SIGKILL)
             case actions.Update():
@@ -245,6 +250,7 @@ class SupervisorLoop:
         slot = self._free_slots.pop()
         self._board.clear(slot)
         is_supervisor = spec.type is ChildType.SUPERVISOR
+        grant = self.limits.grant(spec, incarnation)
         launch = Launch(
             tree=self.tree,
             spec=spec,
@@ -256,12 +262,16 @@ class SupervisorLoop:
             secret_key=keys.secret,
             tree_secret=subtree_secret(self._secret, spec.id) if is_supervisor else b"",
             notify_socket=self.commands.begin(spec),
+            cpus=grant.cpus,
+            group=grant.group,
+            refused=grant.refused,
         )
         self.processes[spec.id] = Process(incarnation=incarnation, slot=slot)
         self._launching[spec.id] = time.monotonic()
         self._launcher.launch(launch, self._board)
 
-    def _ask_stop(self, name: str) -> None:
+    def ask_stop(self, name: str) -> None:
+        """Ask a child to end."""
         process, spec = self.processes[name], self.machine.children[name].spec
         if process.identity is not None and self.control.send_stop(process):
             return
@@ -270,6 +280,17 @@ class SupervisorLoop:
             number = signal.Signals[spec.stop_signal]
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
+
+    def _abort(self, name: str) -> None:
+        """Have a hung child write its stacks and end."""
+        process, path = self.processes[name], names.child_path(self.path, name)
+        state = "" if process.pid is None else process_state(process.pid)
+        self._log.error("child_unresponsive", child=name, state=state)
+        fields: dict[str, Plain] = {"state": state}
+        report = EventReport(name="component:unresponsive", component=path, fields=fields)
+        self.owner.happened(report)
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)  # one that is stopped takes no other signal
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         if (process := self.processes.get(name)) is not None:
@@ -325,7 +346,7 @@ class SupervisorLoop:
                 if child is not None:
                     self.commands.launched(child.spec, process)
                 if child is not None and child.state is ChildState.STOPPING:
-                    self._ask_stop(notice.id)  # it was asked to end before it existed
+                    self.ask_stop(notice.id)  # it was asked to end before it existed
             case Ended():
                 words = self._board.last_words(process.slot)
                 self.commands.ending(notice.id, notice.code, words)
@@ -337,6 +358,7 @@ class SupervisorLoop:
 
     def _end_process(self, name: str, process: Process, reason: ExitReason) -> None:
         process.close()
+        reason = self.limits.ended(name, process, reason)
         self._free_slots.append(process.slot)
         del self.processes[name]
         self.commands.ended(name)

@@ -37,6 +37,9 @@ class Process:
         pid, pidfd: once it runs; all signals go through the pidfd, so none can hit a stranger.
         identity: its address on the supervisor's ROUTER, once it said hello.
         health: what it last said.
+        limits: what it is limited to, for people.
+        strain: why it is degraded though it does not say so; "" when it is not.
+        doom: the reason that replaces its exit status, when it was ended for one.
     """
 
     incarnation: int
@@ -45,6 +48,9 @@ class Process:
     pidfd: int | None = None
     identity: bytes | None = None
     health: Health = field(default=HEALTHY)
+    limits: tuple[str, ...] = ()
+    strain: str = ""
+    doom: ExitReason | None = None
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when the process has ended."""
@@ -99,6 +105,7 @@ def component_record(
         reason=health.reason,
         pid=child.pid,
         cpus=spec.cpus,
+        limits=() if process is None else process.limits,
         restarts=child.restarts,
         started_s=child.started_s if child.is_alive else None,
         up_s=child.up_s,
@@ -111,7 +118,10 @@ def _health(child: Child, process: Process | None) -> Health:
     reason = str(child.last_exit or "")
     match child.state:
         case ChildState.UP:
-            return process.health if process is not None else HEALTHY
+            health = process.health if process is not None else HEALTHY
+            if process is not None and process.strain and health.state is HealthState.HEALTHY:
+                return Health(HealthState.DEGRADED, process.strain)
+            return health
         case ChildState.STARTING:
             said = "" if process is None else process.health.reason
             return Health(HealthState.STARTING, said or (reason and f"restarting after {reason}"))

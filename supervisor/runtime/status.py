@@ -44,6 +44,7 @@ def component_status(
         reason=record.reason,
         pid=record.pid,
         cpus=record.cpus,
+        limits=record.limits,
         restarts=record.restarts,
         uptime_s=_age(record.started_s, now_s),
         memory_bytes=memory_bytes,

@@ -195,6 +195,13 @@ def test_each_limit_that_does_not_hold_is_named(change: dict[str, object], sente
     assert unmet(EVERYTHING, (1,), holding) == (sentence,)
 
 
+def test_a_process_may_choose_its_soft_limits() -> None:
+    """Many programs raise their number of open files as far as they may."""
+    holding = dataclasses.replace(HOLDING, rlimits={**HOLDING.rlimits, "nofile": (4096, 4096)})
+
+    assert unmet(EVERYTHING, (1,), holding) == ()
+
+
 def test_memory_limits_may_be_rounded_to_pages() -> None:
     """The kernel keeps whole pages, which is no deviation."""
     asked = Resources(cgroup=CgroupLimits(memory_max_bytes=(1 << 30) + 100))
