@@ -17,6 +17,7 @@ from pathlib import Path
 
 from protocol.errors import NovacronError
 from supervisor.child import command, credentials, logs
+from supervisor.core.resources import NO_LIMITS
 from supervisor.core.spec import ChildType
 from supervisor.runtime.launch import Launch, Program
 
@@ -29,7 +30,9 @@ def plain_program(launch: Launch) -> Program | None:
     """The program of a launch that is one and asks for no more; else None."""
     spec, tree = launch.spec, launch.tree
     is_plain = spec.type is ChildType.COMMAND and spec.start == command.START
-    if not is_plain or spec.user or spec.cpus or credentials.SETTING in spec.settings:
+    if not is_plain or spec.user or spec.resources != NO_LIMITS:
+        return None
+    if credentials.SETTING in spec.settings:
         return None
     try:
         prepared = command.prepare(spec.settings)
@@ -45,6 +48,7 @@ def plain_program(launch: Launch) -> Program | None:
         directory=prepared.directory or "/",
         umask=prepared.umask,
         output=str(output),
+        cpus=launch.cpus,
     )
 
 
@@ -66,9 +70,13 @@ def execute(program: Program) -> int:
     if not os.access(program.argv[0], os.X_OK):
         raise OSError(errno.ENOENT, "can't be executed", program.argv[0])
     output = logs.open_output(Path(program.output)) if program.output else None
+    own_cpus = os.sched_getaffinity(0) if program.cpus else frozenset()
     # The new process inherits the mask; what comes meanwhile has a handler that does nothing.
     own_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
+        if program.cpus:
+            with contextlib.suppress(OSError):  # none of them is here, as its supervisor sees
+                os.sched_setaffinity(0, program.cpus)
         # Not posix_spawn: the C library's ignores two signals of its own there, for good.
         process = subprocess.Popen(
             (_PASSING, "--pdeathsig", "KILL", "--no-new-privs", "--", *program.argv),
@@ -85,6 +93,8 @@ def execute(program: Program) -> int:
         process.returncode = 0  # it is reaped by its number, and not by its object
         return process.pid
     finally:
+        if own_cpus:
+            os.sched_setaffinity(0, own_cpus)
         signal.pthread_sigmask(signal.SIG_SETMASK, own_mask)
         if output is not None:
             os.close(output)
