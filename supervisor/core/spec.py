@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from protocol.records import Plain
@@ -18,6 +19,8 @@ from supervisor.core.resources import check as check_resources
 
 # A full restart of one of our Python children takes some 10 ms; a level of 4096 is no level.
 CHILDREN_MAX = 4096
+# Stands for OTP's default, which depends on the type of the child; NaN is no valid number here.
+SHUTDOWN_BY_TYPE_S = math.nan
 
 
 class RestartType(enum.Enum):
@@ -34,6 +37,15 @@ class RestartStrategy(enum.Enum):
     ONE_FOR_ONE = "one_for_one"
     ONE_FOR_ALL = "one_for_all"
     REST_FOR_ONE = "rest_for_one"
+    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"  # a pool: children added by order, from a template
+
+
+class AutoShutdown(enum.Enum):
+    """Which ends of significant children end the supervisor, as in OTP."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"
+    ALL_SIGNIFICANT = "all_significant"
 
 
 class FailureClass(enum.Enum):
@@ -112,8 +124,9 @@ class ChildSpec:
         type: what ``start`` names.
         settings: plain values handed to the child; may hold secrets, never logged.
         restart: as in OTP.
+        significant: its end by itself may end the supervisor; see AutoShutdown.
         shutdown_s: seconds from the request to stop until SIGKILL; 0 is OTP's brutal_kill and
-            None its infinity. OTP's default for a worker is 5 s.
+            None its infinity. Left out it is 5 s, and infinity for a supervisor, as in OTP.
         start_timeout_s: the child must be up within this time.
         readiness: what shows that a command is up; Python children say so themselves.
         depends_on: siblings that must be up (or degraded) first. None is OTP's order: all that
@@ -137,7 +150,8 @@ class ChildSpec:
     type: ChildType = ChildType.SERVICE
     settings: dict[str, Plain] = field(default_factory=dict)
     restart: RestartType = RestartType.PERMANENT
-    shutdown_s: float | None = 5.0
+    significant: bool = False
+    shutdown_s: float | None = SHUTDOWN_BY_TYPE_S
     start_timeout_s: float = 30.0
     readiness: Readiness = NOTIFY
     depends_on: tuple[str, ...] | None = None
@@ -152,14 +166,24 @@ class ChildSpec:
     liveness: Liveness | None = field(default_factory=Liveness)
     children: SupervisorSpec | None = None
 
+    def __post_init__(self) -> None:
+        if self.shutdown_s is not None and math.isnan(self.shutdown_s):
+            by_type_s = None if self.type is ChildType.SUPERVISOR else 5.0
+            object.__setattr__(self, "shutdown_s", by_type_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorSpec:
-    """A supervisor's flags and children, in start order."""
+    """A supervisor's flags and children, in start order.
+
+    The one child of a pool (SIMPLE_ONE_FOR_ONE) is a template: nothing is started at first, and
+    each order adds a child named ``<id of the template>.<number>``.
+    """
 
     strategy: RestartStrategy = RestartStrategy.ONE_FOR_ONE
     intensity: RestartIntensity = field(default_factory=RestartIntensity)
     backoff: Backoff = field(default_factory=Backoff)
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
     start_concurrency: int = 4
     children: tuple[ChildSpec, ...] = ()
 
@@ -184,19 +208,52 @@ def validate(spec: SupervisorSpec, where: str = "supervisor") -> None:
         raise SpecError(where, f"start_concurrency is {spec.start_concurrency}; at least 1")
     if len(spec.children) > CHILDREN_MAX:
         raise SpecError(where, f"{len(spec.children)} children; at most {CHILDREN_MAX}")
+    _validate_pool(spec, where)
     seen: set[str] = set()
     for child in spec.children:
-        place = f"{where}/{child.id}"
         if child.id in seen:
-            raise SpecError(place, "the id is used twice")
-        _validate_child(child, place, seen)
+            raise SpecError(f"{where}/{child.id}", "the id is used twice")
+        validate_child(child, spec, where, preceding=seen)
         seen.add(child.id)
-        if child.children is not None:
-            validate(child.children, place)
+
+
+def validate_child(
+    child: ChildSpec, spec: SupervisorSpec, where: str = "supervisor", *, preceding: Container[str]
+) -> None:
+    """Check one child of a supervisor and all that it nests.
+
+    Args:
+        child: the child.
+        spec: the supervisor's specification.
+        where: the supervisor's place, for the error.
+        preceding: ids of the siblings before it.
+
+    Raises:
+        SpecError: names the place and the rule that it breaks.
+    """
+    place = f"{where}/{child.id}"
+    _validate_child(child, place, preceding)
+    if child.significant and child.restart is RestartType.PERMANENT:
+        raise SpecError(place, "significant, but a permanent child never ends for good")
+    if child.significant and spec.auto_shutdown is AutoShutdown.NEVER:
+        raise SpecError(place, "significant, but the supervisor's auto_shutdown is never")
+    if child.children is not None:
+        validate(child.children, place)
+
+
+def _validate_pool(spec: SupervisorSpec, where: str) -> None:
+    if spec.strategy is not RestartStrategy.SIMPLE_ONE_FOR_ONE:
+        return
+    if len(spec.children) != 1:
+        raise SpecError(where, f"a pool has one template, not {len(spec.children)}")
+    if spec.auto_shutdown is not AutoShutdown.NEVER:
+        raise SpecError(where, "auto_shutdown is not for pools")
 
 
 def _validate_intensity(spec: SupervisorSpec, where: str) -> None:
     intensity, backoff = spec.intensity, spec.backoff
+    if type(intensity.intensity) is not int:  # a float would trip one restart late
+        raise SpecError(where, f"intensity is {intensity.intensity!r}; a whole number")
     if intensity.intensity < 0:
         raise SpecError(where, f"intensity is {intensity.intensity}; at least 0")
     if not intensity.period_s > 0:
@@ -216,7 +273,7 @@ def _validate_intensity(spec: SupervisorSpec, where: str) -> None:
             )
 
 
-def _validate_child(child: ChildSpec, place: str, preceding: set[str]) -> None:
+def _validate_child(child: ChildSpec, place: str, preceding: Container[str]) -> None:
     if not child.id:
         raise SpecError(place, "the id is empty")
     is_supervisor = child.type is ChildType.SUPERVISOR

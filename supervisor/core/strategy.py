@@ -21,7 +21,7 @@ def affected(
     if ended.failure is FailureClass.DEGRADED:
         return frozenset((ended_id,))
     match strategy:
-        case RestartStrategy.ONE_FOR_ONE:
+        case RestartStrategy.ONE_FOR_ONE | RestartStrategy.SIMPLE_ONE_FOR_ONE:
             return frozenset((ended_id,))
         case RestartStrategy.ONE_FOR_ALL:
             return frozenset(child.id for child in children)

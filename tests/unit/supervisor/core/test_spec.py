@@ -6,11 +6,14 @@ import pytest
 
 from protocol.records import from_wire, to_wire
 from supervisor.core.spec import (
+    AutoShutdown,
     Backoff,
     ChildSpec,
     ChildType,
     Liveness,
     RestartIntensity,
+    RestartStrategy,
+    RestartType,
     SpecError,
     SupervisorSpec,
     validate,
@@ -93,3 +96,49 @@ def test_a_specification_survives_the_wire() -> None:
     )
 
     assert from_wire(SupervisorSpec, to_wire(spec)) == spec
+
+
+SIGNIFICANT = ChildSpec(id="s", start="p:N", restart=RestartType.TRANSIENT, significant=True)
+ANY = AutoShutdown.ANY_SIGNIFICANT
+POOL = RestartStrategy.SIMPLE_ONE_FOR_ONE
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        (SupervisorSpec(children=(SIGNIFICANT,)), "auto_shutdown is never"),
+        (
+            SupervisorSpec(
+                auto_shutdown=ANY, children=(ChildSpec(id="s", start="p:N", significant=True),)
+            ),
+            "permanent",
+        ),
+        (SupervisorSpec(strategy=POOL), "one template, not 0"),
+        (SupervisorSpec(strategy=POOL, children=(A, ChildSpec(id="b", start="p:N"))), "not 2"),
+        (SupervisorSpec(strategy=POOL, auto_shutdown=ANY, children=(A,)), "not for pools"),
+        (
+            SupervisorSpec(intensity=RestartIntensity(intensity=1.5)),  # type: ignore[arg-type] - the fault
+            "a whole number",
+        ),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused(spec: SupervisorSpec, problem: str) -> None:
+    """OTP's rules for significant children and pools."""
+    with pytest.raises(SpecError, match=problem):
+        validate(spec)
+
+
+def test_a_significant_child_is_allowed_where_its_end_is_heard() -> None:
+    """The combination just inside the rules."""
+    validate(SupervisorSpec(auto_shutdown=ANY, children=(SIGNIFICANT,)))
+    validate(SupervisorSpec(strategy=POOL, children=(A,)))
+
+
+def test_the_shutdown_that_is_left_out_depends_on_the_type() -> None:
+    """OTP's defaults: 5 s for a worker, infinity for a supervisor; one that is given stays."""
+    inner = SupervisorSpec()
+
+    nested = ChildSpec(id="sub", type=ChildType.SUPERVISOR, children=inner)
+    brief = ChildSpec(id="sub", type=ChildType.SUPERVISOR, children=inner, shutdown_s=5.0)
+
+    assert (A.shutdown_s, nested.shutdown_s, brief.shutdown_s) == (5.0, None, 5.0)
