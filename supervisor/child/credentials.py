@@ -37,19 +37,19 @@ def directory(run_dir: Path, path: str) -> Path:
     return run_dir / f"{names.file_stem(path)}{SUFFIX}"
 
 
-def create(
-    target: Path, credentials: Mapping[str, Plain], *, owner: tuple[int, int] | None
-) -> None:
+def create(target: Path, credentials: Plain, *, owner: tuple[int, int] | None) -> None:
     """Write them.
 
     Args:
         target: the directory; what a process before left there is replaced.
-        credentials: text or bytes by name.
+        credentials: text or bytes by name, as the settings have them.
         owner: user and group of the command; None for those of this process.
 
     Raises:
         CredentialError: a name or value can't be one, or it can't be written.
     """
+    if not isinstance(credentials, Mapping):
+        raise CredentialError("credentials must be a map from name to text or bytes")
     try:
         remove(target)
         target.mkdir(mode=0o700)

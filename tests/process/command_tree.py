@@ -75,9 +75,16 @@ class CommandTree:
         directory: for its run directory ``run`` and its log files ``logs``.
         children: its commands.
         log_bytes_max: size of a log file.
+        intensity: restarts of a child before it is tried again slowly.
     """
 
-    def __init__(self, directory: Path, *children: ChildSpec, log_bytes_max: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *children: ChildSpec,
+        log_bytes_max: int = 1 << 20,
+        intensity: int = 1,
+    ) -> None:
         self.logs = directory / "logs"
         self.run = directory / "run"
         self.run.mkdir(exist_ok=True)
@@ -88,7 +95,7 @@ class CommandTree:
         )
         spec = SupervisorSpec(
             children=children,
-            intensity=RestartIntensity(intensity=1, period_s=60.0),
+            intensity=RestartIntensity(intensity=intensity, period_s=60.0),
             backoff=Backoff(jitter=0.0, initial_s=0.0, max_s=0.0),
         )
         self.process = subprocess.Popen(
