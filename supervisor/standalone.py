@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from protocol import names
 from protocol.errors import NovacronError
 from supervisor import specs
 from supervisor.core.spec import ChildSpec, ChildType, SpecError, SupervisorSpec, validate
@@ -133,7 +134,7 @@ def _run(
     launcher = _start_launcher(name, spec)
     try:
         launcher.hold(place.lock)
-        logs.configure(_TITLE, log_dir=log.directory, level=log.level)
+        logs.configure(names.ROOT, log_dir=log.directory, level=log.level)
         return run_root(spec, settings, tree, reloader=reloader, manager=manager, launcher=launcher)
     finally:
         launcher.end()
