@@ -444,9 +444,9 @@ class _Launcher:
 def main() -> None:
     """Entry point of a launcher that is started with a fresh interpreter.
 
-    Arguments: descriptor of the channel, the root's pid, the title.
+    Arguments: descriptor of the channel, the root's pid, the title, the root's module path.
     """
-    channel_fd, root_pid, title = sys.argv[1:]
+    channel_fd, root_pid, title, *sys.path = sys.argv[1:]
     serve(socket.socket(fileno=int(channel_fd)), int(root_pid), title)
 
 

@@ -94,13 +94,16 @@ class LauncherClient:
 
     @classmethod
     def execute(cls, title: str) -> Self:
-        """Start the launcher with a fresh interpreter, which takes ten times as long."""
+        """Start the launcher with a fresh interpreter, which takes ten times as long.
+
+        It finds modules where this process does.
+        """
         ours, theirs = launcher.channel_pair()
         theirs.set_inheritable(True)
         module, number = "supervisor.runtime.launcher", str(theirs.fileno())
         pid = os.posix_spawn(
             sys.executable,
-            (sys.executable, "-I", "-m", module, number, str(os.getpid()), title),
+            (sys.executable, "-I", "-m", module, number, str(os.getpid()), title, *sys.path),
             os.environ,
         )
         theirs.close()
