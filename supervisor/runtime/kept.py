@@ -11,7 +11,7 @@ from pathlib import Path
 from supervisor.core.resources import NO_LIMITS, describe, unmet
 from supervisor.core.spec import ChildSpec
 from supervisor.posix import cgroup, resources
-from supervisor.posix.memory import tree_memory_bytes
+from supervisor.posix.memory import MemoryGauge
 from supervisor.posix.processes import descendants_of
 
 
@@ -50,6 +50,7 @@ class Kept:
         self._seen_cpus: frozenset[int] | None = None
         self._refused_for_good: frozenset[str] = frozenset()
         self._refused: frozenset[str] = frozenset()
+        self._gauge: MemoryGauge | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -98,7 +99,21 @@ class Kept:
             used = cgroup.memory_bytes(self.group)
             if used is not None:
                 return used
-        return tree_memory_bytes(pid)
+        if self._gauge is None:
+            try:
+                self._gauge = MemoryGauge(pid)
+            except OSError:
+                return None
+        wanted = self._spec.resources
+        limit = wanted.memory_soft_bytes or wanted.memory_hard_bytes
+        assert limit is not None  # else nobody asks
+        return self._gauge.look(limit)
+
+    def close(self) -> None:
+        """The process has ended."""
+        if self._gauge is not None:
+            self._gauge.close()
+            self._gauge = None
 
     def _look_at_cpus(self, pid: int, cpus: frozenset[int]) -> tuple[list[str], list[str]]:
         now = frozenset(os.sched_getaffinity(pid))

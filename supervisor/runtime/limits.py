@@ -101,6 +101,8 @@ class Limits:
             reason = process.doom
         elif reason.kind is ExitKind.KILLED and reason.detail == signal.SIGKILL.name:
             reason = self._blame_kernel(name, kept, reason)
+        if kept is not None:
+            kept.close()
         if kept is not None and kept.group is not None:
             try:
                 cgroup.remove(kept.group, _REMOVE_TIMEOUT_S)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.core.resources import INFINITY, Resources, Rlimit, SchedulingClass, unmet
-from supervisor.posix.memory import tree_memory_bytes
+from supervisor.posix.memory import MemoryGauge, tree_memory_bytes
 from supervisor.posix.resources import apply, holding, set_cpus
 from tests.fixtures.fix_node import ROOT
 
@@ -196,6 +196,48 @@ def test_memory_counts_descendants_and_shared_pages_once() -> None:
     # 32 shared, twice 16 private, and three interpreters of 4 to 10 each.
     assert used is not None
     assert 64 << 20 < used < 110 << 20
+
+
+def test_growth_is_seen_at_once_and_descendants_in_time() -> None:
+    """The process itself with every look; what it starts at the latest with the third."""
+    code = """
+        import os, sys
+        for line in sys.stdin:
+            if line == "fork\\n" and os.fork():
+                os.wait()
+            block = bytearray(b"x") * (40 << 20)
+            os.write(1, b"done\\n")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+        bufsize=0,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    gauge = MemoryGauge(process.pid)
+    try:
+        first = gauge.look(200 << 20)
+        assert first is not None
+        process.stdin.write(b"grow\n")
+        process.stdout.readline()
+        grown = gauge.look(200 << 20)
+        assert grown is not None
+        assert 35 << 20 < grown - first < 60 << 20
+
+        process.stdin.write(b"fork\n")
+        process.stdout.readline()
+        looks = [gauge.look(1 << 30) for _ in range(3)]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    assert looks[-1] is not None
+    assert looks[-1] - grown > 35 << 20
+    assert gauge.look(200 << 20) is None
+    gauge.close()
 
 
 def test_threads_that_come_and_go_disturb_nothing() -> None:
