@@ -57,6 +57,14 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Discarded:
+    """A child added at run time failed to start and is no child any more."""
+
+    id: str
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
 class AllUp:
     """The supervisor itself is up: every child is, or is known to be degraded."""
 
@@ -68,4 +76,4 @@ class Finish:
     reason: ExitReason
 
 
-Action = Spawn | AskStop | Abort | Kill | Update | Changed | AllUp | Finish
+Action = Spawn | AskStop | Abort | Kill | Update | Changed | Discarded | AllUp | Finish

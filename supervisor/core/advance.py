@@ -19,6 +19,7 @@ def abort(state: State, child: Child) -> None:
         kind=ExitKind.UNRESPONSIVE, detail="its loop stopped turning and it was killed"
     )
     child.deadline_s = state.now_s + ABORT_GRACE_S
+    state.roster.schedule(child)
     state.actions.append(Abort(child.spec.id, child.incarnation))
 
 
@@ -33,27 +34,16 @@ def advance(state: State) -> None:
         state.actions.append(Finish(state.final))
     elif state.mode in (Mode.BOOTING, Mode.RUNNING):
         _start_next(state)
-        if state.mode is Mode.BOOTING and _is_up(state):
+        if state.mode is Mode.BOOTING and state.roster.is_up():
             state.mode = Mode.RUNNING
             state.actions.append(AllUp())
 
 
-def due_s(state: State) -> float | None:
-    """When time alone changes something; None when only an event can."""
-    due = [
-        at
-        for child in state.children.values()
-        # A pause that is over waits for a dependency or a slot, which no Tick can bring.
-        if (at := child.due_s) is not None and (child.is_alive or at > state.now_s)
-    ]
-    return min(due, default=None)
-
-
 def _pass_deadlines(state: State) -> None:
-    for child in state.children.values():
-        if child.deadline_s is not None and child.deadline_s <= state.now_s:
+    for child in state.roster.take_due(state.now_s):
+        if child.is_alive:
             _deadline_passed(state, child)
-        elif child.state is ChildState.DEGRADED and child.not_before_s <= state.now_s:
+        elif child.state is ChildState.DEGRADED:
             state.move(child, ChildState.WAITING)
 
 
@@ -68,61 +58,59 @@ def _deadline_passed(state: State, child: Child) -> None:
 
 
 def _stop_next(state: State) -> bool:
-    """Stop the last child that is to go; True while there is one."""
-    for child in reversed(state.children.values()):
-        if not child.is_alive:
-            continue
-        if state.mode is not Mode.STOPPING and child.spec.id not in state.to_stop:
-            continue
-        if child.state is not ChildState.STOPPING:
+    """Stop whoever is to go, last first and one after another; True while there is somebody."""
+    if not state.roster.to_stop:
+        return False
+    if state.is_pool:  # nobody there needs anybody else
+        while (child := state.roster.next_to_stop()) is not None:
             _ask_stop(state, child)
-        return True
-    return False
+    elif not state.roster.stopping:
+        child = state.roster.next_to_stop()
+        assert child is not None
+        _ask_stop(state, child)
+    return True
 
 
 def _ask_stop(state: State, child: Child) -> None:
     timeout_s = child.spec.shutdown_s
-    child.doom = None
     state.move(child, ChildState.STOPPING)
     if timeout_s == 0:
         child.deadline_s = None
         state.actions.append(Kill(child.spec.id, child.incarnation))
-    else:
-        child.deadline_s = None if timeout_s is None else state.now_s + timeout_s
-        state.actions.append(AskStop(child.spec.id, child.incarnation))
+        return
+    due = [] if timeout_s is None else [state.now_s + timeout_s]
+    if child.doom is not None and child.deadline_s is not None:
+        due.append(child.deadline_s)  # it hangs and is about to be killed anyway
+    child.deadline_s = min(due, default=None)
+    state.roster.schedule(child)
+    state.actions.append(AskStop(child.spec.id, child.incarnation))
 
 
 def _start_next(state: State) -> None:
-    starting = sum(child.state is ChildState.STARTING for child in state.children.values())
-    all_settled = True
-    for child in state.children.values():
-        if starting >= state.spec.start_concurrency:
+    for child, all_preceding_settled in state.roster.pending():
+        if state.roster.starting >= state.spec.start_concurrency:
             return
         if (
             child.state is ChildState.WAITING
-            and child.wanted
             and child.not_before_s <= state.now_s
-            and _may_start(state, child, all_preceding_settled=all_settled)
+            and _may_start(state, child, all_preceding_settled=all_preceding_settled)
         ):
             _spawn(state, child)
-            starting += 1
-        all_settled = all_settled and (child.is_settled or not child.wanted)
 
 
 def _may_start(state: State, child: Child, *, all_preceding_settled: bool) -> bool:
     if child.spec.depends_on is None:
         return all_preceding_settled
-    return all(state.children[name].is_settled for name in child.spec.depends_on)
+    # One that is off the list for good keeps nobody waiting.
+    needed = (state.children.get(name) for name in child.spec.depends_on)
+    return all(other is None or other.is_settled for other in needed)
 
 
 def _spawn(state: State, child: Child) -> None:
-    child.restarts += child.incarnation > 0
+    child.restarts += child.incarnation > child.base
     child.incarnation += 1
     child.started_s = state.now_s
     child.deadline_s = state.now_s + child.spec.start_timeout_s
     state.move(child, ChildState.STARTING)
+    state.roster.schedule(child)
     state.actions.append(Spawn(child.spec, child.incarnation))
-
-
-def _is_up(state: State) -> bool:
-    return all(child.is_settled or not child.wanted for child in state.children.values())

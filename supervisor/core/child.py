@@ -12,6 +12,7 @@ States, and what moves a child on:
     WAITING -> STARTING -> UP -> STOPPING -> WAITING | STOPPED
     STARTING, UP -> WAITING (ended, restarted) | DEGRADED | STOPPED
     DEGRADED -> WAITING (pause over, or an operator starts it)
+    STOPPED -> WAITING (an operator starts it)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from protocol.records import Plain
 from supervisor.core.intensity import RestartWindow
 from supervisor.core.reason import ExitReason
 from supervisor.core.spec import ChildSpec, FailureClass
@@ -35,6 +37,19 @@ class ChildState(enum.Enum):
     STOPPED = "stopped"
 
 
+class Order(enum.Enum):
+    """What an operator ordered last, until the child is up; it decides what a failed start means.
+
+    ADD: the child is discarded. START: it stays stopped. RESTART: it is tried again. None of them
+    counts against an intensity.
+    """
+
+    NONE = "none"
+    ADD = "add"
+    START = "start"
+    RESTART = "restart"
+
+
 _ALIVE = frozenset((ChildState.STARTING, ChildState.UP, ChildState.STOPPING))
 
 
@@ -43,7 +58,13 @@ class Child:
     """The mutable record of one child.
 
     Attributes:
+        index: its place in the start order.
         wanted: it is to run; False after an operator's stop or an end that is not restarted.
+        finished: it ended by itself, or declined to start, and is not restarted.
+        is_added: it was added at run time, not by a specification.
+        order: see Order.
+        extra: what an instance of a pool has besides the template's settings.
+        base: incarnations that were used up before this record was made.
         removed: it leaves the specification as soon as it is down.
         incarnation: counts its processes, from 1.
         deadline_s: when the wait of STARTING or STOPPING ends in a kill; None for never.
@@ -56,7 +77,13 @@ class Child:
 
     spec: ChildSpec
     state: ChildState = ChildState.WAITING
+    index: int = 0
     wanted: bool = True
+    finished: bool = False
+    is_added: bool = False
+    order: Order = Order.NONE
+    extra: dict[str, Plain] = field(default_factory=dict)
+    base: int = 0
     removed: bool = False
     incarnation: int = 0
     pid: int | None = None
@@ -79,7 +106,7 @@ class Child:
     @property
     def is_settled(self) -> bool:
         """Whether those that depend on it need not wait any longer."""
-        if self.state is ChildState.UP:
+        if self.state is ChildState.UP or self.finished:
             return True
         if self.spec.failure is FailureClass.DEGRADED:
             return self.last_exit is not None or not self.wanted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from protocol.records import Plain
 from supervisor.core.reason import ExitReason
-from supervisor.core.spec import SupervisorSpec
+from supervisor.core.spec import ChildSpec, SupervisorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,17 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitedTogether:
+    """Several processes were found gone at one look.
+
+    Whoever is first in start order is dealt with first, so that one group restart repairs what
+    one cause broke.
+    """
+
+    exits: tuple[Exited, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StoppedBeating:
     """The child's own loop has not turned for too long."""
 
@@ -56,9 +68,15 @@ class StopAll:
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """An operator wants the child to run."""
+    """An operator wants the child to run.
+
+    Attributes:
+        id: the child's.
+        is_strict: refuse where it runs or is about to, as OTP's restart_child does.
+    """
 
     id: str
+    is_strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,34 @@ class StopChild:
 @dataclass(frozen=True, slots=True)
 class RestartChild:
     """An operator wants a new process for the child; it does not count as a failure."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddChild:
+    """An operator adds a child, last in order (OTP's start_child).
+
+    Where its first start fails it is Discarded; where this supervisor is restarted it is lost.
+    """
+
+    spec: ChildSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AddInstance:
+    """An operator adds a child to a pool; it is called ``Supervisor.next_instance_id``.
+
+    Attributes:
+        settings: what it has besides the template's, or in their place.
+    """
+
+    settings: dict[str, Plain] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChild:
+    """An operator wants a stopped child off the list (OTP's delete_child)."""
 
     id: str
 
@@ -92,11 +138,15 @@ Event = (
     | Spawned
     | BecameReady
     | Exited
+    | ExitedTogether
     | StoppedBeating
     | StopAll
     | StartChild
     | StopChild
     | RestartChild
+    | AddChild
+    | AddInstance
+    | DeleteChild
     | Reconfigure
     | Tick
 )

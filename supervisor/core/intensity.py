@@ -1,9 +1,11 @@
 """The restart window: how many restarts lie within the last period.
 
 Rule: a restart that is exactly ``period_s`` old still counts, and the limit trips at
-``intensity + 1``, both as in OTP. Unlike OTP, times are continuous, not whole seconds.
+``intensity + 1``, both as in OTP. Unlike OTP, times are continuous, not whole seconds, and the
+window has a clock of its own that stands still while somebody is starting or stopping: otherwise
+children that take longer to start than period / intensity could crash for ever.
 
-Source: OTP ``supervisor`` reference, Maximum Restart Intensity.
+Source: OTP ``supervisor`` reference, Maximum Restart Intensity; erlang/otp #4648.
 """
 
 from __future__ import annotations
@@ -18,18 +20,35 @@ class RestartWindow:
 
     def __init__(self) -> None:
         self._times_s: deque[float] = deque()
+        self._held_s: float | None = None
+        self._stood_s = 0.0
+
+    def hold(self, now_s: float) -> None:
+        """Stop the window's clock."""
+        if self._held_s is None:
+            self._held_s = now_s
+
+    def release(self, now_s: float) -> None:
+        """Let the window's clock go on."""
+        if self._held_s is not None:
+            self._stood_s += now_s - self._held_s
+            self._held_s = None
 
     def add(self, now_s: float, limit: RestartIntensity) -> bool:
         """Count a restart; False when it is one too many and must not be carried out."""
-        self._times_s.append(now_s)
+        self._times_s.append(self._clock_s(now_s))
         return self.count(now_s, limit) <= limit.intensity
 
     def count(self, now_s: float, limit: RestartIntensity) -> int:
         """How many restarts count at the moment."""
-        while self._times_s and self._times_s[0] < now_s - limit.period_s:
+        clock_s = self._clock_s(now_s)
+        while self._times_s and clock_s - self._times_s[0] > limit.period_s:
             self._times_s.popleft()
         return len(self._times_s)
 
     def clear(self) -> None:
-        """Forget everything, as when an operator intervenes."""
+        """Forget the restarts, as when an operator intervenes."""
         self._times_s.clear()
+
+    def _clock_s(self, now_s: float) -> float:
+        return (now_s if self._held_s is None else self._held_s) - self._stood_s

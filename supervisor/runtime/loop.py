@@ -236,6 +236,8 @@ class SupervisorLoop:
                 self.control.send_update(self.processes[action.id], action.spec)
             case actions.Changed():
                 self.report(action.id)
+            case actions.Discarded():
+                self._log.warning("child_discarded", child=action.id, reason=str(action.reason))
             case actions.AllUp():
                 self.owner.came_up()
             case actions.Finish():

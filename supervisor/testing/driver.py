@@ -129,6 +129,8 @@ class Driver:
                 self._note(f"abort {name}")
             case actions.Update(name):
                 self._note(f"update {name}")
+            case actions.Discarded(name):
+                self._note(f"discarded {name}")
             case actions.AllUp():
                 self._note("all up")
             case actions.Finish(reason):
