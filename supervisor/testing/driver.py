@@ -2,41 +2,33 @@
 
 Every action is carried out at once and written down; what a process does next (come up, end,
 take its time to stop) is a matter of its Behaviour and happens on the virtual clock.
+
+Example:
+    >>> from supervisor.core.spec import ChildSpec, SupervisorSpec
+    >>> spec = SupervisorSpec(children=(ChildSpec(id="a", start="package:Name"),))
+    >>> driver = Driver(spec, {"a": Behaviour(ready_s=0.5)}).begin().run(1.0)
+    >>> driver.crash("a")
+    >>> driver.run(1.0).states()
+    {'a': 'up'}
+    >>> list(driver.transcript)
+    ['0.000 spawn a', '0.500 all up', '1.000 spawn a']
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supervisor.core import actions, events
 from supervisor.core.events import Event
-from supervisor.core.reason import ExitKind, ExitReason
+from supervisor.core.reason import ExitReason
 from supervisor.core.spec import SupervisorSpec
 from supervisor.core.supervisor import Supervisor
+from supervisor.testing.clock import ManualClock
+from supervisor.testing.spawner import ASKED, CRASH, KILLED, Behaviour, FakeSpawner
+from supervisor.testing.transcript import Transcript
 
-CRASH = ExitReason(kind=ExitKind.CRASHED, detail="exit code 1")
-ASKED = ExitReason(kind=ExitKind.NORMAL)
-KILLED = ExitReason(kind=ExitKind.KILLED, detail="SIGKILL")
-
-
-@dataclass(slots=True)
-class Behaviour:
-    """What each process of a child does.
-
-    Attributes:
-        ready_s: it says ready this long after it was created; None for never.
-        stop_s: it ends this long after it was asked to; None ignores the request.
-        failing_starts: so many of the next starts end instead of becoming ready.
-        start_failure: how such a start ends.
-    """
-
-    ready_s: float | None = 0.01
-    stop_s: float | None = 0.01
-    failing_starts: int = 0
-    start_failure: ExitReason = CRASH
+__all__ = ["Driver", "Behaviour", "ASKED", "CRASH", "KILLED"]
 
 
 @dataclass
@@ -44,22 +36,30 @@ class Driver:
     """One supervisor and its imaginary processes.
 
     Attributes:
-        transcript: what was done, one line per action or event, with the time in front.
+        spec: its children.
+        behaviours: of their processes, by child id.
+        draw: the chance that every step gets.
+        transcript: what was done, one line per action, with the time in front.
         final: the reason of Finish; None until then.
+        machine: the state machine.
+        clock: the time.
     """
 
     spec: SupervisorSpec
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
     draw: float = 0.0
-    now_s: float = 0.0
-    transcript: list[str] = field(default_factory=list)
+    transcript: Transcript = field(default_factory=Transcript)
     final: ExitReason | None = None
 
     def __post_init__(self) -> None:
         self.machine = Supervisor(self.spec)
-        self._queue: list[tuple[float, int, Event]] = []
-        self._order = itertools.count()
-        self._pids = itertools.count(1000)
+        self.clock: ManualClock[Event] = ManualClock()
+        self._spawner = FakeSpawner(self.clock, self.behaviours)
+
+    @property
+    def now_s(self) -> float:
+        """The time on the clock."""
+        return self.clock.now_s
 
     def begin(self) -> Driver:
         """Start the children."""
@@ -73,21 +73,22 @@ class Driver:
 
     def crash(self, name: str, reason: ExitReason = CRASH) -> None:
         """End the child's present process."""
-        self.send(events.Exited(name, self.machine.children[name].incarnation, reason))
+        self.send(self._exit(name, reason))
+
+    def crash_together(self, *names: str, reason: ExitReason = CRASH) -> None:
+        """End the present processes of several children, to be found at one look."""
+        self.send(events.ExitedTogether(tuple(self._exit(name, reason) for name in names)))
 
     def run(self, duration_s: float) -> Driver:
         """Let time pass."""
         end_s = self.now_s + duration_s
         while True:
-            due = [at for at in (self.machine.due_s(), self._next_s()) if at is not None]
+            due = [at for at in (self.machine.due_s(), self.clock.next_s()) if at is not None]
             if not due or (at_s := max(self.now_s, min(due))) > end_s:
                 break
-            self.now_s = at_s
-            if self._queue and self._queue[0][0] <= at_s:
-                self.send(heapq.heappop(self._queue)[2])
-            else:
-                self.send(events.Tick())
-        self.now_s = end_s
+            self.clock.move_to(at_s)
+            self.send(self.clock.pop() or events.Tick())
+        self.clock.move_to(end_s)
         return self
 
     def states(self) -> dict[str, str]:
@@ -96,35 +97,25 @@ class Driver:
 
     def done(self) -> list[str]:
         """The transcript without times, and a new one from here on."""
-        lines = [line.split(" ", 1)[1] for line in self.transcript]
-        self.transcript.clear()
-        return lines
+        return self.transcript.take()
 
-    def _next_s(self) -> float | None:
-        return self._queue[0][0] if self._queue else None
-
-    def _later(self, delay_s: float, event: Event) -> None:
-        heapq.heappush(self._queue, (self.now_s + delay_s, next(self._order), event))
+    def _exit(self, name: str, reason: ExitReason) -> events.Exited:
+        return events.Exited(name, self.machine.children[name].incarnation, reason)
 
     def _note(self, line: str) -> None:
-        self.transcript.append(f"{self.now_s:.3f} {line}")
-
-    def _behaviour(self, name: str) -> Behaviour:
-        return self.behaviours.get(name) or Behaviour()
+        self.transcript.note(self.now_s, line)
 
     def _carry_out(self, action: actions.Action) -> None:
         match action:
             case actions.Spawn(spec, incarnation):
                 self._note(f"spawn {spec.id}")
-                self._spawn(spec.id, incarnation)
+                self._spawner.spawn(spec, incarnation)
             case actions.AskStop(name, incarnation):
                 self._note(f"stop {name}")
-                stop_s = self._behaviour(name).stop_s
-                if stop_s is not None:
-                    self._later(stop_s, events.Exited(name, incarnation, ASKED))
+                self._spawner.ask_stop(name, incarnation)
             case actions.Kill(name, incarnation):
                 self._note(f"kill {name}")
-                self._later(0.0, events.Exited(name, incarnation, KILLED))
+                self._spawner.kill(name, incarnation)
             case actions.Abort(name):
                 self._note(f"abort {name}")
             case actions.Update(name):
@@ -138,12 +129,3 @@ class Driver:
                 self.final = reason
             case actions.Changed():
                 pass
-
-    def _spawn(self, name: str, incarnation: int) -> None:
-        behaviour = self._behaviour(name)
-        self._later(0.0, events.Spawned(name, incarnation, next(self._pids)))
-        if behaviour.failing_starts:
-            behaviour.failing_starts -= 1
-            self._later(0.005, events.Exited(name, incarnation, behaviour.start_failure))
-        elif behaviour.ready_s is not None:
-            self._later(behaviour.ready_s, events.BecameReady(name, incarnation))
