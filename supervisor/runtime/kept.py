@@ -14,6 +14,9 @@ from supervisor.posix import cgroup, resources
 from supervisor.posix.memory import MemoryGauge
 from supervisor.posix.processes import descendants_of
 
+# What takes opening a file to see is looked at every so many looks.
+_LOOKS_BETWEEN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -47,10 +50,15 @@ class Kept:
         self._spec = spec
         # Nobody takes rlimits away, and the process itself may change them.
         self._lasting = replace(spec.resources, rlimits={})
+        # Memory is looked at by itself.
+        unlimited = replace(self._lasting, memory_soft_bytes=None, memory_hard_bytes=None)
+        self._has_lasting = unlimited != NO_LIMITS
         self._seen_cpus: frozenset[int] | None = None
         self._refused_for_good: frozenset[str] = frozenset()
         self._refused: frozenset[str] = frozenset()
         self._gauge: MemoryGauge | None = None
+        self._looks = 0
+        self._glance: tuple[int, int] | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -83,7 +91,7 @@ class Kept:
             OSError: it has ended.
         """
         restored, refused = self._look_at_cpus(pid, cpus)
-        if self._lasting != NO_LIMITS:
+        if self._has_lasting and self._is_due(pid):
             problems = self._problems(pid)
             if lost := problems - self._refused:
                 self._apply(pid)
@@ -130,6 +138,13 @@ class Kept:
         before, self._seen_cpus = self._seen_cpus, _move(pid, cpus)
         sentence = f"cpus {_numbers(before)} (had {_numbers(now)})"
         return ([], [sentence]) if self._seen_cpus == now else ([sentence], [])
+
+    def _is_due(self, pid: int) -> bool:
+        """Whether to look closely: what is often changed has, or it was not done for a while."""
+        self._looks += 1
+        glance = os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid)
+        is_same, self._glance = glance == self._glance, glance
+        return not is_same or self._looks % _LOOKS_BETWEEN == 0
 
     def _problems(self, pid: int) -> frozenset[str]:
         return frozenset(

@@ -91,13 +91,20 @@ def test_what_is_taken_away_is_set_again() -> None:
         assert os.getpriority(os.PRIO_PROCESS, kept) == 3
         assert os.sched_getscheduler(kept) == os.SCHED_BATCH
         assert Path(f"/proc/{kept}/oom_score_adj").read_text() == "300\n"
+        Path(f"/proc/{kept}/oom_score_adj").write_text("500")
+        wait_until(
+            lambda: Path(f"/proc/{kept}/oom_score_adj").read_text() == "300\n", "likewise", 20.0
+        )
         for task in threads(kept):
             assert os.sched_getaffinity(task) == {LAST}
-        told = {
-            it["component"]: it["fields"]["limits"]
-            for it in tree.events("component:limits-restored")
-        }
-        assert len(told["kept"]) == (4 if len(CPUS) > 1 else 3)
+        told = [
+            limit
+            for event in tree.events("component:limits-restored")
+            if event["component"] == "kept"
+            for limit in event["fields"]["limits"]
+        ]
+        assert told.count("oom score +300 (has 500)") == 2
+        assert len(told) == (5 if len(CPUS) > 1 else 4)
 
 
 def test_a_command_has_its_limits_before_it_runs() -> None:
