@@ -3,7 +3,7 @@
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
 
-.PHONY: help setup run test check lint types imports fmt bench clean
+.PHONY: help setup run test check lint types imports fmt bench bench-supervisor clean
 
 help:
 	@echo "make run     prepare this machine, then run a node in the foreground (Ctrl-C stops it)"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   style, types and import contracts"
 	@echo "make fmt     format the code"
 	@echo "make bench   print the figures, one JSON line each"
+	@echo "make bench-supervisor   the supervisor beside supervisord, circus, Erlang and s6"
 	@echo "make clean   remove what was generated, but no node's state"
 
 setup:
@@ -40,6 +41,9 @@ fmt: setup
 
 bench: setup
 	$(PYTHON) -m tests.bench
+
+bench-supervisor: setup
+	$(PYTHON) -m tests.bench.supervisor
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -26,9 +26,10 @@ ROUNDS = 3
 # The supervisors that look once in a second would take minutes; fewer of their kills are enough.
 KILLS_BUDGET_S = 60.0
 PARTS = ("sleep", "python", "program", "many", "storm")
-EPILOG = """A child is a `sleep`, or a Python program that says when its main code runs; with novacron it is a
-service that says the same, and `program` is that same program under novacron. Peers that are not
-installed are skipped; supervisord and circus are installed from PyPI into a cache directory.
+EPILOG = """A child is a `sleep`, or a Python program that says when its main code runs.
+With novacron it is a service that says the same, and `program` is that program under novacron.
+Peers that are not installed are skipped; supervisord and circus are installed from PyPI into a
+cache directory.
 
 examples:
   python -m tests.bench.supervisor

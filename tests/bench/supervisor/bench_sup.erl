@@ -1,7 +1,7 @@
 %% The OTP supervisor of the benchmark: one port, and so one operating system process, per child.
 %%
-%% Arguments: number of children, argv of a child. A line on the standard input is answered with
-%% the number of children; the end of the standard input stops nothing.
+%% Arguments: number of children, argv of a child. The line "stop" on the standard input stops it,
+%% any other is answered with the number of children.
 -module(bench_sup).
 -behaviour(supervisor).
 -export([main/1, init/1, start_child/1, child/2]).
@@ -14,11 +14,16 @@ main([Count | Argv]) ->
     {ok, Supervisor} =
         supervisor:start_link({local, ?MODULE}, ?MODULE, {list_to_integer(Count), Argv}),
     spawn(fun serve/0),
-    receive {'EXIT', Supervisor, _} -> halt(1) end.
+    receive
+        {'EXIT', Supervisor, _} -> halt(1);
+        stop -> exit(Supervisor, shutdown)
+    end,
+    receive {'EXIT', Supervisor, _} -> halt(0) end.
 
 serve() ->
     case io:get_line("") of
         eof -> ok;
+        "stop\n" -> bench_main ! stop;
         _ ->
             Counts = supervisor:count_children(?MODULE),
             io:format("~p~n", [proplists:get_value(active, Counts)]),

@@ -33,16 +33,26 @@ class Otp(Peer):
         words = [str(self.load.count), *self.child_argv()]
         quoted = ",".join(f'"{word}"' for word in words)
         start = f"spawn(fun() -> bench_sup:main([{quoted}]) end)"
-        return ["erl", "-noshell", "-pa", str(self.directory), "-eval", start]
+        # It reports every end, and what nobody reads would stop it once the pipe is full.
+        log = f'[{{handler,default,logger_std_h,#{{config=>#{{file=>"{self.directory}/log"}}}}}}]'
+        log_there = ["-kernel", "logger", log]
+        return ["erl", "-noshell", *log_there, "-pa", str(self.directory), "-eval", start]
 
     def command(self) -> None:
         """Count the children."""
-        assert self.main is not None
-        assert self.main.stdin is not None
-        self.main.stdin.write(b"\n")
-        self.main.stdin.flush()
+        self._say(b"\n")
         if not read_line(self, _ANSWER_S):
             raise MeasurementError("erl has ended")
+
+    def ask_stop(self) -> None:
+        """Stop the supervisor; a SIGTERM would stop the machine and leave the programs."""
+        self._say(b"stop\n")
+
+    def _say(self, line: bytes) -> None:
+        assert self.main is not None
+        assert self.main.stdin is not None
+        self.main.stdin.write(line)
+        self.main.stdin.flush()
 
 
 class S6(Peer):

@@ -22,7 +22,7 @@ from tests.bench.supervisor import observe
 from tests.bench.supervisor.peers import Load, Peer
 
 UP_S = 120.0
-STOP_S = 120.0
+STOP_S = 60.0
 REPLACED_S = 30.0
 # Kills come at random moments of the supervisors that look at their children from time to time.
 PAUSE_S = (0.25, 0.35)

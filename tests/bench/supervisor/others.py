@@ -39,8 +39,7 @@ def install() -> str:
     note(f"installing supervisord and circus into {directory}")
     steps = (
         [python(), "-m", "venv", "--clear", str(directory)],
-        [str(directory / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-        + ["--no-input", "-r", str(_REQUIREMENTS)],
+        [str(directory / "bin" / "pip"), "install", "-q", "--no-input", "-r", str(_REQUIREMENTS)],
     )
     for argv in steps:
         # A venv's pip must not see the packages that this process sees.
@@ -171,13 +170,24 @@ copy_env = True
 
     def command(self) -> None:
         """What ``circusctl status`` asks."""
+        self._call("status", {})
+
+    def ask_stop(self) -> None:
+        """What ``circusctl quit`` asks; a SIGTERM is lost while it looks at its children."""
+        while self.main is not None and self.main.poll() is None:
+            if self._call("quit", {"waiting": False}).get("status") == "ok":
+                return
+
+    def _call(self, command: str, properties: dict[str, Any]) -> dict[str, Any]:
+        request = {"id": "1", "command": command, "properties": properties}
         client = self._context.socket(zmq.DEALER)
         client.linger = 0
         client.rcvtimeo = int(_TIMEOUT_S * 1000)
         client.connect(self._endpoint)
         try:
-            client.send(json.dumps({"id": "1", "command": "status", "properties": {}}).encode())
-            client.recv_multipart()
+            client.send(json.dumps(request).encode())
+            answer: dict[str, Any] = json.loads(client.recv_multipart()[-1])
+            return answer
         except zmq.Again:
             raise MeasurementError("circus did not answer") from None
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -159,8 +160,6 @@ def read_line(peer: Peer, timeout_s: float) -> bytes:
     Raises:
         MeasurementError: it did not.
     """
-    import select
-
     assert peer.main is not None
     assert peer.main.stdout is not None
     if not select.select([peer.main.stdout], [], [], timeout_s)[0]:

@@ -122,7 +122,7 @@ class Report:
                 if found is None:
                     continue
                 cells = [
-                    _short(statistics.median(found[peer])) if peer in found else "–"
+                    _short(statistics.median(found[peer])) if peer in found else "-"
                     for peer in self._peers
                 ]
                 limit = "" if meaning.limit is None else f"{meaning.limit:g}"
