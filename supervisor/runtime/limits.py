@@ -82,6 +82,8 @@ class Limits:
 
     def grant(self, spec: ChildSpec, incarnation: int) -> Grant:
         """A process is about to be created; returns what it is to set itself to."""
+        if not self._reserved.issuperset(spec.cpus):
+            self._reserve()
         cpus = cpus_of(spec, self._shared())
         group, grant = None, Grant(tuple(sorted(cpus)))
         if spec.resources.cgroup != NO_CGROUP:
@@ -149,7 +151,11 @@ class Limits:
         self._take_in(name, process, kept, findings)
 
     def _look_at_all(self, now_s: float) -> None:
+        if self._reserved:
+            self._reserve()  # what was reserved for a child that was removed is free again
         shared = self._shared()
+        if not self._kept and not shared:
+            return
         for name, child in self._loop.machine.children.items():
             process = self._loop.processes.get(name)
             if process is None or process.pid is None or child.state is ChildState.STOPPING:
@@ -242,14 +248,18 @@ class Limits:
 
         What a nested supervisor may run on is what its own supervisor keeps it to.
         """
+        own = frozenset(os.sched_getaffinity(0))
         if self._loop.path != names.ROOT:
-            return frozenset(os.sched_getaffinity(0))
+            return own if len(own) != os.cpu_count() else frozenset()
         if self._spec is not self._loop.machine.spec:
-            self._spec = self._loop.machine.spec
-            self._reserved = reserved_cpus(self._spec)
-        if not self._reserved:
-            return frozenset()
-        return shared_cpus(os.sched_getaffinity(0), self._reserved)
+            self._reserve()
+        return shared_cpus(own, self._reserved) if self._reserved else frozenset()
+
+    def _reserve(self) -> None:
+        """See which CPUs are reserved, also by children that were added by order."""
+        self._spec = self._loop.machine.spec
+        added = (cpu for child in self._loop.machine.children.values() for cpu in child.spec.cpus)
+        self._reserved = reserved_cpus(self._spec) | frozenset(added)
 
     def _make_group(self, spec: ChildSpec, grant: Grant) -> tuple[Path | None, Grant]:
         try:
