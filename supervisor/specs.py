@@ -19,6 +19,7 @@ from protocol.records import Plain
 from supervisor.core.readiness import EXEC, Readiness, ReadinessError, parse
 from supervisor.core.resources import Resources
 from supervisor.core.spec import (
+    AutoShutdown,
     Backoff,
     ChildSpec,
     ChildType,
@@ -42,6 +43,7 @@ _COMMAND_START = "supervisor.child.command:prepare"
 Restart = Literal["permanent", "transient", "temporary"]
 Failure = Literal["critical", "recoverable", "degraded"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+Shutdown = Literal["never", "any_significant", "all_significant"]
 C = TypeVar("C", bound=enum.Enum)
 
 
@@ -50,6 +52,7 @@ class ChildOptions(TypedDict, total=False):
 
     restart: Restart | RestartType
     failure: Failure | FailureClass
+    significant: bool
     shutdown_s: float | None
     start_timeout_s: float
     depends_on: Sequence[str] | None
@@ -68,6 +71,7 @@ class Flags(TypedDict, total=False):
     intensity: int
     period_s: float
     backoff: Backoff
+    auto_shutdown: Shutdown | AutoShutdown
     start_concurrency: int
 
 
@@ -182,6 +186,7 @@ def subtree(
     *,
     restart: Restart | RestartType = RestartType.PERMANENT,
     failure: Failure | FailureClass = FailureClass.RECOVERABLE,
+    significant: bool = False,
     shutdown_s: float | None = None,
     start_timeout_s: float = 60.0,
     depends_on: Sequence[str] | None = None,
@@ -194,6 +199,7 @@ def subtree(
         children: in start order.
         restart: when it is started again after it gave up.
         failure: what it means that it can't be kept up.
+        significant: whether its end by itself may end the supervisor above.
         shutdown_s: as OTP has it for supervisors, its children decide how long a stop takes.
         start_timeout_s: within which all of them must be up.
         depends_on: see ChildSpec.
@@ -207,6 +213,7 @@ def subtree(
         type=ChildType.SUPERVISOR,
         restart=_choice(id, RestartType, restart),
         failure=_choice(id, FailureClass, failure),
+        significant=significant,
         shutdown_s=shutdown_s,
         start_timeout_s=start_timeout_s,
         depends_on=None if depends_on is None else tuple(depends_on),
@@ -230,6 +237,7 @@ def specification(
             period_s=flags.get("period_s", limits.period_s),
         ),
         backoff=flags.get("backoff", usual.backoff),
+        auto_shutdown=_choice(where, AutoShutdown, flags.get("auto_shutdown", usual.auto_shutdown)),
         start_concurrency=flags.get("start_concurrency", usual.start_concurrency),
         children=tuple(children),
     )
@@ -260,6 +268,7 @@ def _with_options(spec: ChildSpec, options: ChildOptions) -> ChildSpec:
         spec,
         restart=_choice(spec.id, RestartType, options.get("restart", spec.restart)),
         failure=_choice(spec.id, FailureClass, options.get("failure", spec.failure)),
+        significant=options.get("significant", spec.significant),
         shutdown_s=options.get("shutdown_s", spec.shutdown_s),
         start_timeout_s=options.get("start_timeout_s", spec.start_timeout_s),
         depends_on=None if depends_on is None else tuple(depends_on),

@@ -71,6 +71,9 @@ def main() -> int:
             failing = command("failing", ["false"])
             calm = command("calm", SLEEP)
             return run([calm, failing], state_dir=state_dir, intensity=3, backoff=at_once)
+        case "job":
+            job = command("job", ["true"], restart="transient", significant=True)
+            return run([command("calm", SLEEP), job], auto_shutdown="any_significant")
         case "unstartable":
             return run([command("calm", SLEEP), command("bad", ["no-such-program"])])
         case "critical":

@@ -242,6 +242,7 @@ def test_one_supervisor_per_state_directory(start: Callable[..., Program]) -> No
 @pytest.mark.parametrize(
     ("mode", "code", "said"),
     [
+        ("job", 0, "job"),
         ("escalate", 5, "more than 3 restarts"),
         ("unstartable", 4, "no-such-program"),
         ("critical", 4, "it can't be helped"),
@@ -250,7 +251,7 @@ def test_one_supervisor_per_state_directory(start: Callable[..., Program]) -> No
 def test_the_exit_code_says_why(
     start: Callable[..., Program], mode: str, code: int, said: str
 ) -> None:
-    """Each way to fail has its code, and the log names the child."""
+    """Each way to end has its code, and the log names the child."""
     program = start(mode)
 
     assert program.ended() == code, program.output

@@ -11,6 +11,7 @@ import supervisor
 from supervisor import Service, specs
 from supervisor.core.readiness import EXEC, ReadinessKind
 from supervisor.core.spec import (
+    AutoShutdown,
     ChildSpec,
     ChildType,
     FailureClass,
@@ -84,6 +85,16 @@ def test_defaults_are_otps() -> None:
     assert spec.strategy is RestartStrategy.ONE_FOR_ONE
     assert spec.intensity == RestartIntensity(intensity=1, period_s=5.0)
     assert (spec.children[0].restart, spec.children[0].shutdown_s) == (RestartType.PERMANENT, 5.0)
+
+
+def test_the_end_of_a_significant_child_may_end_its_supervisor() -> None:
+    """A job that is done, and a tree that is for nothing else."""
+    job = command("job", ["true"], restart="transient", significant=True)
+
+    spec = specification([job], Flags(auto_shutdown="any_significant"))
+
+    assert spec.auto_shutdown is AutoShutdown.ANY_SIGNIFICANT
+    validate(spec)
 
 
 def _local() -> ChildSpec:
