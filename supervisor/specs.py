@@ -81,6 +81,7 @@ def command(
     *,
     ready: str | Readiness = EXEC,
     environment: Mapping[str, str] | None = None,
+    credentials: Mapping[str, str | bytes] | None = None,
     directory: str | os.PathLike[str] = "",
     umask: int = 0o022,
     stop_signal: str = "SIGTERM",
@@ -94,6 +95,7 @@ def command(
         ready: when it counts as up: ``exec`` (at once), ``notify`` (sd_notify READY=1),
             ``tcp:PORT``, ``unix:PATH`` or ``log:PATTERN``; see supervisor.core.readiness.
         environment: its variables beside PATH and LANG; nothing is inherited.
+        credentials: secrets, each of which it finds as a file in CREDENTIALS_DIRECTORY.
         directory: where it works; ``/`` unless given.
         umask: for files that it makes.
         stop_signal: what asks it to stop.
@@ -115,6 +117,8 @@ def command(
         "directory": str(Path(directory).absolute()) if os.fspath(directory) else "",
         "umask": umask,
     }
+    if credentials:
+        settings["credentials"] = dict(credentials)
     spec = ChildSpec(
         id=id,
         start=_COMMAND_START,

@@ -64,6 +64,8 @@ def main() -> int:
         case "threaded":
             threading.Thread(target=threading.Event().wait, daemon=True).start()
             return run([counter], state_dir=state_dir)
+        case "named":
+            return run([command(name, SLEEP) for name in rest], state_dir=state_dir)
         case "list":
             return run(listed(rest[0]), state_dir=state_dir, reload=lambda: listed(rest[0]))
         case "escalate":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -13,14 +14,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import supervisor
 from protocol.errors import NovacronError, PeerUnavailableError, RemoteCallError
 from protocol.messages.health import HealthState
+from supervisor import CriticalError, Request
 from supervisor.client import Client
 from supervisor.posix.processes import descendants_of
+from supervisor.testing.context import MemoryServiceContext
 
 pytestmark = pytest.mark.process
 
@@ -111,13 +115,31 @@ def pids(client: Client) -> dict[str, int | None]:
     return {component.path: component.pid for component in client.status().components}
 
 
+def manual(word: str) -> str:
+    """The program in the manual that has a word in it."""
+    text = (ROOT / "docs" / "supervisor.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return next(str(block) for block in blocks if word in block)
+
+
 def test_the_manual_shows_the_example() -> None:
     """What the manual shows is the file that the next test runs."""
-    manual = (ROOT / "docs" / "supervisor.md").read_text()
+    assert EXAMPLE.read_text() == manual("rest_for_one")
 
-    blocks = re.findall(r"```python\n(.*?)```", manual, re.DOTALL)
 
-    assert EXAMPLE.read_text() in blocks
+def test_the_service_of_the_manual_works() -> None:
+    """It begins where its settings say, counts, and tells the journal."""
+    found: dict[str, Any] = {}
+    exec(manual("class Counter"), found)
+    context = MemoryServiceContext(path="counter", settings={"begin": 4})
+    service = found["Counter"]()
+
+    asyncio.run(service.init(context))
+
+    assert service.calls()["count"](Request("operator", "count", None, 1.0)) == 5
+    assert context.events == [("counter:counted", {"count": 5})]
+    with pytest.raises(CriticalError):
+        asyncio.run(found["Counter"]().init(MemoryServiceContext(path="counter")))
 
 
 def test_the_example_of_ten_lines_runs(tmp_path: Path) -> None:
@@ -149,6 +171,20 @@ def test_the_example_of_ten_lines_runs(tmp_path: Path) -> None:
         assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
     finally:
         program.close()
+
+
+def test_the_operator_of_the_manual_can_do_what_it_says(
+    start: Callable[..., Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example connects, lists, restarts and stops."""
+    program = start("named", "web", "ticker")
+    program.until_ready()
+
+    exec(manual("supervisor.connect").replace("/tmp/example", str(program.state_dir)), {})
+
+    assert "web healthy" in capsys.readouterr().out
+    program.until(lambda client: pids(client)["ticker"] is None)
+    assert program.stop() == 0
 
 
 def test_an_operator_sees_and_orders(start: Callable[..., Program]) -> None:
