@@ -68,7 +68,11 @@ class Client:
         return self._command("restart", path, timeout_s)
 
     def explain(self, path: str) -> Explanation:
-        """Why a child is as it is, and what will happen next; errors as in ``call``."""
+        """Why a child is as it is, and what will happen next; errors as in ``call``.
+
+        Args:
+            path: as for ``start``; "" for the supervisor at the top alone.
+        """
         query = ExplainQuery(id=path.rpartition("/")[2])
         answer = self.call(names.parent_path(path), "explain", to_wire(query))
         return from_wire(Explanation, answer)

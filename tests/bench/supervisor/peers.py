@@ -136,22 +136,23 @@ class Peer(abc.ABC):
 
     def close(self) -> None:
         """End what is left of it, and remove its files."""
-        if self.main is not None:
-            with contextlib.suppress(ProcessLookupError):
-                if self.main.poll() is None:
-                    for below in processes.descendants_of(self.pid):
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(below, signal.SIGSTOP)  # or it would be started again
-                    self.main.kill()
-            for stream in (self.main.stdin, self.main.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
-            self.main.wait(_END_S)
-        # What it leaves behind comes to us, since we are a sub-reaper.
-        processes.end_descendants()
-        self.ear.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            if self.main is not None:
+                self._kill(self.main)
+        finally:
+            # What it leaves behind comes to us, since we are a sub-reaper.
+            processes.end_descendants()
+            self.ear.close()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _kill(self, main: subprocess.Popen[bytes]) -> None:
+        if main.poll() is None:
+            main.kill()
+        for stream in (main.stdin, main.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        main.wait(_END_S)
 
 
 def read_line(peer: Peer, timeout_s: float) -> bytes:
