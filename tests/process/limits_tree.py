@@ -68,7 +68,7 @@ def _deadlock(_request: Request) -> None:
 
 def misuser(name: str, **fields: Any) -> ChildSpec:
     """A child that can be asked to misbehave."""
-    fields = {"liveness": BEATS, "depends_on": (), **fields}
+    fields = {"liveness": None, "depends_on": (), **fields}
     return ChildSpec(id=name, start=START, **fields)
 
 
@@ -112,6 +112,10 @@ class LimitsTree:
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.directory)
+
+    def use(self, path: str, mib: int, pieces: int = 1) -> None:
+        """Have a child use memory, in so many pieces."""
+        self.client.call(path, "use", {"mib": mib, "pieces": pieces}, timeout_s=20.0)
 
     @property
     def said(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import CallTimeoutError
+from protocol.errors import CallTimeoutError, NovacronError
 from supervisor import specs
 from supervisor.core.resources import (
     CgroupLimits,
@@ -22,7 +22,7 @@ from supervisor.posix import cgroup
 from supervisor.posix.cgroup import NotDelegatedError, own_group
 from supervisor.posix.processes import children_of
 from tests.fixtures.fix_node import wait_until
-from tests.process.limits_tree import LimitsTree, misuser
+from tests.process.limits_tree import BEATS, LimitsTree, misuser
 
 pytestmark = [
     pytest.mark.process,
@@ -33,6 +33,7 @@ CPUS = sorted(os.sched_getaffinity(0))
 LAST = CPUS[-1]
 OTHERS = set(CPUS[:-1]) or {LAST}
 MIB = 1 << 20
+LIMITED = CgroupLimits(pids_max=40, memory_max_bytes=512 * MIB, cpu_weight=50)
 
 
 def threads(pid: int) -> list[int]:
@@ -156,7 +157,7 @@ def test_the_soft_step_degrades_and_recovers() -> None:
     resources = Resources(memory_soft_bytes=80 * MIB, memory_hard_bytes=400 * MIB)
     with LimitsTree(misuser("hog", resources=resources)) as tree:
         pid = tree.up("hog")
-        tree.client.call("hog", "use", {"mib": 120, "pieces": 1})
+        tree.use("hog", 120)
 
         shown = tree.until("hog", lambda it: it.state.value == "degraded")
         assert shown.reason.startswith("uses 1")
@@ -178,7 +179,7 @@ def test_the_hard_step_is_a_failure_with_stacks() -> None:
     resources = Resources(memory_hard_bytes=100 * MIB)
     with LimitsTree(misuser("hog", resources=resources)) as tree:
         tree.up("hog")
-        tree.client.call("hog", "use", {"mib": 120, "pieces": 1})
+        tree.use("hog", 120)
 
         shown = tree.until("hog", lambda it: it.restarts == 1 and it.state.value == "healthy")
 
@@ -195,7 +196,7 @@ def test_a_child_that_does_not_stop_for_its_memory_is_killed() -> None:
     resources = Resources(memory_hard_bytes=100 * MIB)
     with LimitsTree(misuser("hog", resources=resources, shutdown_s=0.5)) as tree:
         first = tree.up("hog")
-        tree.client.call("hog", "use", {"mib": 60, "pieces": 2})
+        tree.use("hog", 60, pieces=2)
 
         shown = tree.until("hog", lambda it: it.restarts == 1 and it.state.value == "healthy")
 
@@ -213,7 +214,7 @@ def test_a_child_that_does_not_stop_for_its_memory_is_killed() -> None:
 )
 def test_a_hung_child_leaves_its_stacks(misuse: str, state: str, place: str) -> None:
     """Stopped, in an endless loop, or in a deadlock: its log shows where, and it starts again."""
-    with LimitsTree(misuser("hung")) as tree:
+    with LimitsTree(misuser("hung", liveness=BEATS)) as tree:
         pid = tree.up("hung")
         if misuse == "stop":
             os.kill(pid, signal.SIGSTOP)
@@ -244,8 +245,8 @@ def group() -> Iterator[Path]:
 
 def test_a_child_gets_a_group_of_the_delegated_part(group: Path) -> None:
     """With what it starts; the group goes with it; limits without a controller are named."""
-    limits = CgroupLimits(pids_max=40, memory_max_bytes=512 * MIB, cpu_weight=50)
-    child = specs.command("x", ["sh", "-c", "sleep 999 & wait"], resources=Resources(cgroup=limits))
+    script = ["sh", "-c", "sleep 999 & wait"]
+    child = specs.command("x", script, resources=Resources(cgroup=LIMITED))
     has = set((group / "cgroup.controllers").read_text().split())
     with LimitsTree(child, group=group) as tree:
         pid = tree.up("x")
@@ -261,3 +262,60 @@ def test_a_child_gets_a_group_of_the_delegated_part(group: Path) -> None:
         tree.client.stop("x")
 
         assert not own.exists()
+
+
+def test_the_kernel_ends_a_child_past_its_groups_memory(group: Path) -> None:
+    """The reason names the cause; where there is no controller, status names the missing limit."""
+    limits = CgroupLimits(memory_max_bytes=100 * MIB, memory_high_bytes=95 * MIB)
+    child = misuser("hog", resources=Resources(cgroup=limits))
+    has_memory = "memory" in (group / "cgroup.controllers").read_text().split()
+    with LimitsTree(child, group=group) as tree:
+        tree.up("hog")
+        shown = tree.until("hog", lambda it: bool(it.limits)).limits
+        if not has_memory:
+            assert "not applied: memory.max 100 MiB" in shown
+            return
+        assert shown == ("memory.high 95 MiB", "memory.max 100 MiB")
+        (group / "hog/memory.high").write_text("max")  # else the kernel would slow it down first
+        with pytest.raises(NovacronError):  # nobody is left to answer
+            tree.client.call("hog", "use", {"mib": 150, "pieces": 1}, timeout_s=3.0)
+
+        ended = tree.until("hog", lambda it: it.restarts == 1 and it.state.value == "healthy", 30.0)
+
+        assert ended.last_exit.endswith("SIGKILL, by the kernel: out of memory, of at most 100 MiB")
+        (event,) = tree.events("component:exited")
+        assert event["fields"]["code"] == "supervisor.memory"
+
+
+def test_a_changed_group_is_set_again(group: Path) -> None:
+    """Somebody lifts a limit of the group; where there is no controller, there is none to lift."""
+    child = specs.command("x", ["sleep", "999"], resources=Resources(cgroup=LIMITED))
+    with LimitsTree(child, group=group) as tree:
+        tree.up("x")
+        tree.until("x", lambda it: bool(it.limits))
+        file = group / "x/pids.max"
+        if not file.exists():
+            return
+
+        file.write_text("max")
+
+        wait_until(lambda: file.read_text() == "40\n", "set again", 20.0)
+        wait_until(lambda: tree.events("component:limits-restored"), "told")
+
+
+def test_memory_of_a_group_is_what_counts(group: Path) -> None:
+    """Both steps work on the group where it has a controller, and on the processes elsewhere."""
+    resources = Resources(
+        memory_soft_bytes=90 * MIB,
+        memory_hard_bytes=200 * MIB,
+        cgroup=CgroupLimits(memory_max_bytes=1 << 30),
+    )
+    with LimitsTree(misuser("hog", resources=resources), group=group) as tree:
+        tree.up("hog")
+        tree.use("hog", 120)
+        tree.until("hog", lambda it: it.state.value == "degraded")
+        tree.use("hog", 120)
+
+        shown = tree.until("hog", lambda it: it.restarts == 1 and it.state.value == "healthy", 30.0)
+
+        assert " MiB of memory, of at most 200 MiB" in shown.last_exit
