@@ -15,7 +15,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -29,7 +29,7 @@ from supervisor.specs import Flags
 
 if TYPE_CHECKING:
     from supervisor.runtime.launcher_client import LauncherClient
-    from supervisor.runtime.root import Reloaded
+    from supervisor.runtime.root import Reloaded, RootSettings
 
 _TITLE = "supervisor"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -59,6 +59,7 @@ def run(
     log_level: str = "info",
     reload: Callable[[], Children] | None = None,
     name: str = _TITLE,
+    exempt: Sequence[str] = (),
     **flags: Unpack[Flags],
 ) -> int:
     """Supervise children until SIGTERM or SIGINT, or until one can't be kept up.
@@ -75,6 +76,8 @@ def run(
         log_level: debug, info, warning or error.
         reload: returns the children anew, for SIGHUP; must not take long. None stops at SIGHUP.
         name: prefix of the process titles.
+        exempt: programs that outlive the tree wherever in it they were started: shell patterns
+            of absolute paths, such as ``/usr/bin/qemu-system-*``.
         flags: see supervisor.specs.Flags.
 
     Returns:
@@ -95,7 +98,7 @@ def run(
         specs.check_names(spec, place.run_dir)
         reloader = None if reload is None else _Reloader(reload, flags, spec, place.run_dir)
         logs_in = "" if log_dir is None else str(make(Path(log_dir).absolute(), 0o750))
-        return _run(spec, place, reloader, _Logs(logs_in, log_level), name)
+        return _run(spec, place, reloader, _Logs(logs_in, log_level), name, tuple(exempt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +108,42 @@ class _Logs:
 
 
 def _run(
-    spec: SupervisorSpec, place: Place, reloader: _Reloader | None, log: _Logs, name: str
+    spec: SupervisorSpec,
+    place: Place,
+    reloader: _Reloader | None,
+    log: _Logs,
+    name: str,
+    exempt: tuple[str, ...],
 ) -> int:
     # Here, since a program that only describes a tree needs none of it.
-    from supervisor.child import logs
-    from supervisor.runtime.launch import TreeSettings
     from supervisor.runtime.notify import ServiceManager
-    from supervisor.runtime.root import RootSettings, run_root
 
     started_s = time.monotonic()
-    tree = TreeSettings(
-        run_dir=str(place.run_dir), log_dir=log.directory, log_level=log.level, title=name
-    )
-    settings = RootSettings(
+    manager = ServiceManager(os.environ)  # before any fork, so that nobody else speaks to it
+    launcher = _start_launcher(name, spec, exempt)
+    try:
+        launcher.hold(place.lock)
+        # While the launcher imports what it needs.
+        from supervisor.child import logs
+        from supervisor.runtime.launch import TreeSettings
+        from supervisor.runtime.root import run_root
+
+        tree = TreeSettings(
+            run_dir=str(place.run_dir), log_dir=log.directory, log_level=log.level, title=name
+        )
+        logs.configure(names.ROOT, log_dir=log.directory, level=log.level)
+        settings = _root_settings(name, place, started_s, _shutdown_s(spec) + _SHUTDOWN_MARGIN_S)
+        return run_root(spec, settings, tree, reloader=reloader, manager=manager, launcher=launcher)
+    finally:
+        launcher.end()
+
+
+def _root_settings(
+    name: str, place: Place, started_s: float, shutdown_timeout_s: float
+) -> RootSettings:
+    from supervisor.runtime.root import RootSettings
+
+    return RootSettings(
         name=name,
         version="",
         node_id="",
@@ -126,28 +152,20 @@ def _run(
         state_dir=str(place.path),
         started_s=started_s,
         phase_ends_s=(started_s, started_s),
-        shutdown_timeout_s=_shutdown_s(spec) + _SHUTDOWN_MARGIN_S,
+        shutdown_timeout_s=shutdown_timeout_s,
         addresses={"state_dir": str(place.path)},
         is_node=False,
     )
-    manager = ServiceManager(os.environ)  # before any fork, so that nobody else speaks to it
-    launcher = _start_launcher(name, spec)
-    try:
-        launcher.hold(place.lock)
-        logs.configure(names.ROOT, log_dir=log.directory, level=log.level)
-        return run_root(spec, settings, tree, reloader=reloader, manager=manager, launcher=launcher)
-    finally:
-        launcher.end()
 
 
-def _start_launcher(name: str, spec: SupervisorSpec) -> LauncherClient:
+def _start_launcher(name: str, spec: SupervisorSpec, exempt: tuple[str, ...]) -> LauncherClient:
     from supervisor.runtime.launcher_client import LauncherClient
 
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - a thread's locks would be copied
-        launcher = LauncherClient.execute(name)
+        launcher = LauncherClient.execute(name, exempt)
         launcher.preload(_runtimes(spec))
         return launcher
-    return LauncherClient.fork(name, _runtimes(spec))
+    return LauncherClient.fork(name, _runtimes(spec), exempt)
 
 
 def _runtimes(spec: SupervisorSpec) -> list[str]:
@@ -178,6 +196,7 @@ def _caller_kept() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGCHLD)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the root has its handlers
     collects = gc.isenabled()
+    gc.disable()  # importing makes much that stays, and the root collects nothing either
     stderr = os.dup(_STDERR)
     sys.stderr.flush()
     _never_block(_STDERR)

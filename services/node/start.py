@@ -67,6 +67,15 @@ PRELOAD = (
     "services.api.service",
 )
 
+# Machines outlive the platform, and so do the daemons of libvirt that a session's client starts.
+GUESTS = (
+    "/usr/bin/qemu-system-*",
+    "/usr/bin/qemu-kvm",
+    "/usr/libexec/qemu-kvm",
+    "/usr/sbin/libvirtd",
+    "/usr/sbin/virt*d",
+)
+
 
 def run(options: RunOptions) -> int:
     """Run a node in the foreground; returns the program's exit code."""
@@ -75,7 +84,7 @@ def run(options: RunOptions) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     manager = ServiceManager(os.environ)  # before any fork, so that nobody else speaks to it
     output = Output()
-    launcher = LauncherClient.fork(TITLE, PRELOAD)
+    launcher = LauncherClient.fork(TITLE, PRELOAD, GUESTS)
     try:
         return _run(options, executed, manager, output, launcher)
     except ConfigurationError as exc:

@@ -128,7 +128,7 @@ def _end_with_significant(state: State, child: Child, reason: ExitReason) -> Non
 
 
 def _restart(state: State, child: Child, reason: ExitReason) -> None:
-    is_counted = child.order is not Order.RESTART
+    is_counted = child.order is not Order.RESTART and state.counts(reason)
     child.order = Order.NONE
     if is_counted and not state.window.add(state.now_s, state.spec.intensity):
         state.move(child, ChildState.STOPPED)

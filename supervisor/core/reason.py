@@ -19,8 +19,9 @@ class ExitKind(enum.Enum):
     NORMAL is exit code 0 without being asked, SHUTDOWN any end after our own request, CRASHED
     another exit code, KILLED a signal. START_FAILED ended, or ran out of time, before it was
     ready; UNRESPONSIVE had stopped beating and was killed by us. DECLINED had nothing to do and
-    said so (OTP's ignore). CRITICAL says that a restart would not help; ESCALATED is a supervisor
-    that has exceeded its restart intensity.
+    said so (OTP's ignore). ORPHANED went with the launcher, through no fault of its own: all that
+    end so at one look count as one restart. CRITICAL says that a restart would not help; ESCALATED
+    is a supervisor that has exceeded its restart intensity.
     """
 
     NORMAL = "normal"
@@ -30,6 +31,7 @@ class ExitKind(enum.Enum):
     START_FAILED = "start_failed"
     UNRESPONSIVE = "unresponsive"
     DECLINED = "declined"
+    ORPHANED = "orphaned"
     CRITICAL = "critical"
     ESCALATED = "escalated"
 

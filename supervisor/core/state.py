@@ -8,7 +8,7 @@ import enum
 from supervisor.core.actions import Action, Changed
 from supervisor.core.child import Child, ChildState
 from supervisor.core.intensity import RestartWindow
-from supervisor.core.reason import ExitReason
+from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.roster import Roster
 from supervisor.core.spec import FailureClass, RestartStrategy, SupervisorSpec
 
@@ -51,6 +51,7 @@ class State:
         self.now_s = 0.0
         self.actions: list[Action] = []
         self._draw = 0.0
+        self._has_counted_orphans = False
 
     @property
     def children(self) -> dict[str, Child]:
@@ -70,12 +71,20 @@ class State:
     def begin_step(self, now_s: float, draw: float) -> None:
         """Forget the last step's actions and take over time and chance of this one."""
         self.now_s, self._draw, self.actions = now_s, draw, []
+        self._has_counted_orphans = False
 
     def draw(self) -> float:
         """A number in [0, 1), another one at each call."""
         drawn = self._draw
         self._draw = (drawn + _DRAW_STEP) % 1.0
         return drawn
+
+    def counts(self, reason: ExitReason) -> bool:
+        """Whether an end counts against the intensity; of orphans found together one does."""
+        if reason.kind is not ExitKind.ORPHANED:
+            return True
+        is_first, self._has_counted_orphans = not self._has_counted_orphans, True
+        return is_first
 
     def move(self, child: Child, state: ChildState) -> None:
         """Give a child another state, and say so."""
@@ -100,6 +109,7 @@ class State:
     def forget(self, child: Child) -> None:
         """Drop a child that is not alive from the list."""
         self.roster.forget(child)
+        self.keep_clocks()
         self.actions.append(Changed(child.spec.id))
 
     def finish(self, reason: ExitReason) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import select
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 # A racing forker can add processes while we look; each round ends all that it can see.
 _ROUNDS_MAX = 1000
@@ -36,13 +37,31 @@ def descendants_of(pid: int) -> list[int]:
     return found
 
 
-def end_strangers(known: Container[int]) -> int:
+def is_exempt(pid: int, exempt: Sequence[str]) -> bool:
+    """Whether a process executes one of some programs.
+
+    Args:
+        pid: the process.
+        exempt: shell patterns of absolute paths, such as ``/usr/bin/qemu-system-*``. What a
+            process calls itself does not count.
+    """
+    if not exempt:
+        return False
+    try:
+        program = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115
+    except OSError:
+        return False  # it has ended, or is the kernel's own
+    return any(fnmatch.fnmatchcase(program, pattern) for pattern in exempt)
+
+
+def end_strangers(known: Container[int], exempt: Sequence[str] = ()) -> int:
     """End and reap every child of this process that is not known, and all below them.
 
     A sub-reaper adopts orphans; by definition nobody supervises them any more.
 
     Args:
         known: process ids of the children that are left alone.
+        exempt: programs that are left alone wherever they are found; see ``is_exempt``.
 
     Returns:
         How many were reaped.
@@ -50,10 +69,13 @@ def end_strangers(known: Container[int]) -> int:
     reaped = 0
     for _ in range(_ROUNDS_MAX):
         strangers = [pid for pid in children_of(os.getpid()) if pid not in known]
+        strangers = [pid for pid in strangers if not is_exempt(pid, exempt)]
         if not strangers:
             break
         for pid in strangers:
             for below in [pid, *descendants_of(pid)]:
+                if is_exempt(below, exempt):
+                    continue
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(below, signal.SIGKILL)
         for pid in strangers:
@@ -81,6 +103,6 @@ def await_end(pid: int, timeout_s: float) -> bool:
         os.close(pidfd)
 
 
-def end_descendants() -> None:
+def end_descendants(exempt: Sequence[str] = ()) -> None:
     """End and reap everything below this process, adopted orphans included."""
-    end_strangers(frozenset())
+    end_strangers(frozenset(), exempt)

@@ -8,7 +8,8 @@ supervisor below it:
     execute   a plain program in one millisecond, without a fork
     keep      one spare child ahead, which has only to be told what it is
     reap      every child, and report how it ended
-    adopt     as sub-reaper, the orphans of children, and end them: nobody supervises them
+    adopt     as sub-reaper, the orphans of children, and end them: nobody supervises them,
+              unless they are guests, which are exempt by the name of their program
     guard     when a supervisor ends, end everything below it; when the root ends, end all and go
 
 If the launcher itself is killed, the kernel kills its children (PDEATHSIG), their orphans fall to
@@ -80,14 +81,21 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def serve(channel: socket.socket, root_pid: int, title: str) -> None:
-    """Run the launcher's loop until the root closes its channel or ends."""
+def serve(channel: socket.socket, root_pid: int, title: str, exempt: Sequence[str]) -> None:
+    """Run the launcher's loop until the root closes its channel or ends.
+
+    Args:
+        channel: our end of the root's channel.
+        root_pid: the root.
+        title: prefix of the process title.
+        exempt: programs that outlive the tree; see processes.is_exempt.
+    """
     _become_launcher(root_pid, title)
     try:
-        _Launcher(channel).run()
+        _Launcher(channel, exempt).run()
     finally:
         signal.set_wakeup_fd(-1)
-        processes.end_descendants()
+        processes.end_descendants(exempt)
 
 
 def _become_launcher(root_pid: int, title: str) -> None:
@@ -187,8 +195,9 @@ class _Child:
 
 
 class _Launcher:
-    def __init__(self, root: socket.socket) -> None:
+    def __init__(self, root: socket.socket, exempt: Sequence[str]) -> None:
         root.settimeout(0)
+        self._exempt = exempt
         self._root = _Channel(root)
         self._channels = {root.fileno(): self._root}
         self._children: dict[int, _Child] = {}
@@ -365,7 +374,7 @@ class _Launcher:
             del self._channels[gone.socket.fileno()]
             self._poller.unregister(gone.socket)
             gone.close()
-        processes.end_strangers(self._children)
+        processes.end_strangers(self._children, self._exempt)
 
     def _below(self, channel: _Channel) -> list[_Child]:
         """The processes of a supervisor and of all supervisors below it."""
@@ -396,7 +405,7 @@ class _Launcher:
         if child.channel is not None:
             self._drop(child.channel)
         # What the child left behind must be gone before its successor starts.
-        processes.end_strangers(self._children)
+        processes.end_strangers(self._children, self._exempt)
         if child is self._spare:
             self._spare = None
         elif child.owner is not None:
@@ -419,7 +428,7 @@ class _Launcher:
         if self._preload:
             self._import(self._preload.popleft())
             return
-        processes.end_strangers(self._children)
+        processes.end_strangers(self._children, self._exempt)
         if self._spare is None and self._has_forked:
             try:
                 self._spare = self._fork(is_spare=True)
@@ -444,10 +453,12 @@ class _Launcher:
 def main() -> None:
     """Entry point of a launcher that is started with a fresh interpreter.
 
-    Arguments: descriptor of the channel, the root's pid, the title, the root's module path.
+    Arguments: descriptor of the channel, the root's pid, the title, the exempt programs with
+    colons between them, the root's module path.
     """
-    channel_fd, root_pid, title, *sys.path = sys.argv[1:]
-    serve(socket.socket(fileno=int(channel_fd)), int(root_pid), title)
+    channel_fd, root_pid, title, exempt, *sys.path = sys.argv[1:]
+    patterns = tuple(filter(None, exempt.split(":")))
+    serve(socket.socket(fileno=int(channel_fd)), int(root_pid), title, patterns)
 
 
 if __name__ == "__main__":

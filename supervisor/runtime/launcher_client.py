@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -64,15 +64,17 @@ class LauncherClient:
     Args:
         channel: this end of it.
         pid: the launcher.
+        exempt: programs that outlive the tree; see processes.is_exempt.
     """
 
-    def __init__(self, channel: socket.socket, pid: int) -> None:
+    def __init__(self, channel: socket.socket, pid: int, exempt: Sequence[str] = ()) -> None:
         channel.settimeout(0)
         self.channel = channel
         self.pid = pid
+        self.exempt = exempt
 
     @classmethod
-    def fork(cls, title: str, modules: Iterable[str] = ()) -> Self:
+    def fork(cls, title: str, modules: Iterable[str] = (), exempt: Sequence[str] = ()) -> Self:
         """Fork the launcher from this process, which must have no thread yet.
 
         The less is imported by now, the more memory the processes of the tree share; the launcher
@@ -81,19 +83,20 @@ class LauncherClient:
         Args:
             title: prefix of its process title.
             modules: what the first children need.
+            exempt: programs that outlive the tree; see processes.is_exempt.
         """
         ours, theirs = launcher.channel_pair()
         process = multiprocess.get_context("fork").Process(
-            target=_serve_forked, args=(ours, theirs, os.getpid(), title), daemon=False
+            target=_serve_forked, args=(ours, theirs, os.getpid(), title, exempt), daemon=False
         )
         process.start()
         theirs.close()
-        client = cls(ours, process.pid)
+        client = cls(ours, process.pid, exempt)
         client.preload(modules)
         return client
 
     @classmethod
-    def execute(cls, title: str) -> Self:
+    def execute(cls, title: str, exempt: Sequence[str] = ()) -> Self:
         """Start the launcher with a fresh interpreter, which takes ten times as long.
 
         It finds modules where this process does.
@@ -103,11 +106,14 @@ class LauncherClient:
         module, number = "supervisor.runtime.launcher", str(theirs.fileno())
         pid = os.posix_spawn(
             sys.executable,
-            (sys.executable, "-I", "-m", module, number, str(os.getpid()), title, *sys.path),
+            (
+                *(sys.executable, "-I", "-m", module, number, str(os.getpid()), title),
+                *(":".join(exempt), *sys.path),
+            ),
             os.environ,
         )
         theirs.close()
-        return cls(ours, pid)
+        return cls(ours, pid, exempt)
 
     def launch(self, launch: Launch, board: Board) -> bool:
         """Ask for a process; False when the launcher takes nothing any more.
@@ -184,7 +190,9 @@ class LauncherClient:
         return True
 
 
-def _serve_forked(ours: socket.socket, theirs: socket.socket, root_pid: int, title: str) -> None:
+def _serve_forked(
+    ours: socket.socket, theirs: socket.socket, root_pid: int, title: str, exempt: Sequence[str]
+) -> None:
     ours.close()
-    launcher.serve(theirs, root_pid, title)
+    launcher.serve(theirs, root_pid, title, exempt)
     os._exit(0)

@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
 import structlog
 import zmq
@@ -85,6 +85,14 @@ class Owner(Protocol):
 
     def turn(self, now_s: float) -> None:
         """Do what is due; called after every wake-up."""
+
+
+class _End(NamedTuple):
+    """A process that is gone."""
+
+    name: str
+    process: Process
+    reason: ExitReason
 
 
 class SupervisorLoop:
@@ -326,18 +334,27 @@ class SupervisorLoop:
     # -- what arrives ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
+        ended: list[_End] = []
         try:
             for notice in self._launcher.notices():
-                self._take_notice(notice)
+                if (end := self._take_notice(notice)) is not None:
+                    ended.append(end)
+                elif ended:  # what follows may be about their successors
+                    self._end_processes(ended)
+                    ended = []
         except ConnectionError:
+            self._end_processes(ended)
             self._replace_launcher()
+        else:
+            self._end_processes(ended)
 
-    def _take_notice(self, notice: Notice) -> None:
+    def _take_notice(self, notice: Notice) -> _End | None:
+        """Take in the launcher's word; returns the end that it tells of."""
         process = self.processes.get(notice.id)
         if process is None or process.incarnation != notice.incarnation:
             if isinstance(notice, Launched):
                 os.close(notice.pidfd)
-            return
+            return None
         self._launching.pop(notice.id, None)
         match notice:
             case Launched():
@@ -352,28 +369,41 @@ class SupervisorLoop:
             case Ended():
                 words = self._board.last_words(process.slot)
                 self.commands.ending(notice.id, notice.code, words)
-                reason = exit_reason(notice.code, words)
-                self._end_process(notice.id, process, reason)
+                return _End(notice.id, process, exit_reason(notice.code, words))
             case Refused():
                 reason = ExitReason(kind=ExitKind.START_FAILED, detail=notice.reason)
-                self._end_process(notice.id, process, reason)
+                return _End(notice.id, process, reason)
+        return None
 
-    def _end_process(self, name: str, process: Process, reason: ExitReason) -> None:
-        process.close()
-        reason = self.limits.ended(name, process, reason)
-        self._free_slots.append(process.slot)
-        del self.processes[name]
-        self.commands.ended(name)
+    def _end_processes(self, ends: list[_End]) -> None:
+        """Let the state machine see all ends of one look together."""
+        exits: list[events.Exited] = []
+        started_s: dict[str, float] = {}
+        for name, process, reason in ends:
+            process.close()
+            reason = self.limits.ended(name, process, reason)
+            self._free_slots.append(process.slot)
+            del self.processes[name]
+            self.commands.ended(name)
+            child = self.machine.children.get(name)
+            started_s[name] = time.monotonic() if child is None else child.started_s
+            exits.append(events.Exited(name, process.incarnation, reason))
+        if len(exits) == 1:
+            self.step(exits[0])
+        elif exits:
+            self.step(events.ExitedTogether(tuple(exits)))
+        for exited in exits:
+            self._report_end(exited, started_s[exited.id])
+
+    def _report_end(self, exited: events.Exited, started_s: float) -> None:
+        name, reason = exited.id, exited.reason
         path = names.child_path(self.path, name)
-        child = self.machine.children.get(name)
-        started_s = time.monotonic() if child is None else child.started_s
-        self.step(events.Exited(name, process.incarnation, reason))
         child = self.machine.children.get(name)
         self._orphan_records(path, is_wanted=child is not None and child.wanted)
         final = reason if child is None or child.last_exit is None else child.last_exit
         if child is not None:
             self.history.exited(
-                name, process.incarnation, final, started_s=started_s, now_s=time.monotonic()
+                name, exited.incarnation, final, started_s=started_s, now_s=time.monotonic()
             )
         self.owner.happened(
             EventReport(
@@ -418,10 +448,12 @@ class SupervisorLoop:
         self._launcher = launcher
         self.watch(launcher.channel, self._take_notices)
         self._launching.clear()
-        lost = ExitReason(kind=ExitKind.KILLED, detail="its launcher ended")
-        for name, process in list(self.processes.items()):
+        lost = ExitReason(kind=ExitKind.ORPHANED, detail="the launcher ended")
+        ends: list[_End] = []
+        for name, process in self.processes.items():
             words = self._board.last_words(process.slot)
-            self._end_process(name, process, lost if words is None else exit_reason(1, words))
+            ends.append(_End(name, process, lost if words is None else exit_reason(1, words)))
+        self._end_processes(ends)
 
     def _take_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):

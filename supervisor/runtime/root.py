@@ -217,8 +217,9 @@ class _Root:
     def replace_launcher(self) -> LauncherClient:
         """Start another one, once everything that the last one's children left has ended."""
         self._launcher.end()
-        processes.end_strangers(self._bystanders)
-        self._launcher = LauncherClient.execute(self._title)
+        exempt = self._launcher.exempt
+        processes.end_strangers(self._bystanders, exempt)
+        self._launcher = LauncherClient.execute(self._title, exempt)
         return self._launcher
 
     def due_s(self) -> float | None:
