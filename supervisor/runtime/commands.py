@@ -131,7 +131,7 @@ class Commands:
         self._outputs.turn(now_s)
         for name in [name for name, at_s in self._saying.items() if at_s <= now_s]:
             del self._saying[name]
-            self._loop.report(name)
+            self._loop.records.report(name)
 
     def take(self) -> None:
         """Take what arrived on the notify socket."""

@@ -151,7 +151,7 @@ class Control:
                 self._loop.step(events.BecameReady(name, process.incarnation))
             case "health":
                 process.health = from_wire(Health, message.body)
-                self._loop.report(name)
+                self._loop.records.report(name)
             case "event":
                 self._take_event(sender, from_wire(EventReport, message.body))
             case "report":
@@ -167,7 +167,7 @@ class Control:
     def _take_report(self, sender: str, report: TreeReport) -> None:
         for record in report.components:
             if record.path.startswith(f"{sender}/"):
-                self._loop.take_record(record)
+                self._loop.records.take(record)
 
     def _take_call(self, caller: Caller) -> None:
         taker = self.calls.get(caller.message.name)
@@ -238,7 +238,7 @@ class Control:
             self._loop.step(make(child_id))
         except UnknownChildError:
             raise NoSuchChildError(f"{self._loop.path} has no child {child_id!r}") from None
-        self._loop.history.ordered(child_id, verb, time.monotonic())
+        self._loop.records.history.ordered(child_id, verb, time.monotonic())
         is_fresh = verb == "restart" or (child is not None and not child.is_alive)
         incarnation = before if is_fresh else before - 1
         deadline_s = time.monotonic() + caller.message.timeout_ms / 1000
@@ -252,7 +252,8 @@ class Control:
                     self._commands.remove(command)  # the caller has given up
                 continue
             self._commands.remove(command)
-            record = self._loop.records.get(names.child_path(self._loop.path, command.child_id))
+            path = names.child_path(self._loop.path, command.child_id)
+            record = self._loop.records.by_path.get(path)
             state, reason = (
                 (HealthState.STOPPED, "gone") if record is None else (record.state, record.reason)
             )
@@ -263,7 +264,7 @@ class Control:
     def _take_explain(self, caller: Caller) -> None:
         require_operator(caller)
         query = from_wire(ExplainQuery, caller.message.body or {})
-        self.reply(caller, to_wire(explain(self._loop.view(), query.id)))
+        self.reply(caller, to_wire(explain(self._loop.records.view(), query.id)))
 
     def _take_trace(self, caller: Caller) -> None:
         require_operator(caller)
@@ -361,7 +362,7 @@ def _is_carried_out(command: _Command, child: Child) -> bool:
 
 
 def _health_of(loop: SupervisorLoop, path: str) -> Health:
-    record = loop.records.get(path)
+    record = loop.records.by_path.get(path)
     return (
         Health(HealthState.UNHEALTHY, "") if record is None else Health(record.state, record.reason)
     )

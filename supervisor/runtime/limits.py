@@ -79,6 +79,8 @@ class Limits:
         self._host_kills = HostKills()
         self._spec: SupervisorSpec | None = None
         self._reserved: frozenset[int] = frozenset()
+        # The limits of a supervisor's group are those of all below it, whom the launcher forks.
+        self._has_group = loop.path != names.ROOT and cgroup.has_left_parent()
 
     def grant(self, spec: ChildSpec, incarnation: int) -> Grant:
         """A process is about to be created; returns what it is to set itself to."""
@@ -86,9 +88,9 @@ class Limits:
             self._reserve()
         cpus = cpus_of(spec, self._shared())
         group, grant = None, Grant(tuple(sorted(cpus)))
-        if spec.resources.cgroup != NO_CGROUP:
+        if spec.resources.cgroup != NO_CGROUP or self._has_group:
             group, grant = self._make_group(spec, grant)
-        if cpus or spec.resources != NO_LIMITS:
+        if cpus or group is not None or spec.resources != NO_LIMITS:
             self._kept[spec.id] = Kept(spec, incarnation, cpus, group)
             self._unchecked.add(spec.id)
         return grant
@@ -182,7 +184,7 @@ class Limits:
             self._tell(name, "component:limits-refused", {"limits": list(findings.refused)})
         if process.limits != kept.words:
             process.limits = kept.words
-            self._loop.report(name)
+            self._loop.records.report(name)
 
     # -- memory ---------------------------------------------------------------------------------
 
@@ -207,11 +209,11 @@ class Limits:
                 limit = limits.memory_soft_bytes
                 process.strain = f"uses {megabytes(used)} of memory, more than {size(limit)}"
                 self._tell(name, "component:memory-soft", {**fields, "limit_bytes": limit})
-                self._loop.report(name)
+                self._loop.records.report(name)
             case MemoryStep.NONE if process.strain:
                 process.strain = ""
                 self._tell(name, "component:memory-recovered", fields)
-                self._loop.report(name)
+                self._loop.records.report(name)
             case _:
                 pass
 

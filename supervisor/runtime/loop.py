@@ -11,7 +11,6 @@ What differs between the root and a nested supervisor is its Owner.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import random
 import signal
@@ -26,7 +25,6 @@ import zmq
 
 from protocol import names
 from protocol.messages.control import CheckReport, ComponentRecord, EventReport
-from protocol.messages.health import HealthState
 from protocol.records import Plain
 from protocol.transports import zeromq
 from protocol.transports.curve import (
@@ -41,13 +39,12 @@ from protocol.transports.curve import (
 from supervisor.core import actions, events
 from supervisor.core.child import ChildState
 from supervisor.core.reason import ExitKind, ExitReason
-from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
-from supervisor.core.supervisor import Mode, Supervisor
+from supervisor.core.spec import CHILDREN_MAX, ChildSpec, ChildType, SupervisorSpec
+from supervisor.core.supervisor import Supervisor
 from supervisor.posix.board import Board
 from supervisor.posix.state import process_state
 from supervisor.runtime.commands import Commands, liveness_of
 from supervisor.runtime.control import Control
-from supervisor.runtime.explain import History, View, view_now
 from supervisor.runtime.launch import Launch, TreeSettings
 from supervisor.runtime.launcher_client import (
     ANSWER_TIMEOUT_S,
@@ -58,7 +55,8 @@ from supervisor.runtime.launcher_client import (
     Refused,
 )
 from supervisor.runtime.limits import Limits
-from supervisor.runtime.processes import Process, component_record, exit_reason
+from supervisor.runtime.processes import Process, exit_reason
+from supervisor.runtime.records import Records
 from supervisor.runtime.trace import Recorder
 
 
@@ -127,8 +125,7 @@ class SupervisorLoop:
         self.owner: Owner
         self.final: ExitReason | None = None
         self.processes: dict[str, Process] = {}
-        self.records: dict[str, ComponentRecord] = {}
-        self.history = History()
+        self.records = Records(self)
         self.recorder = Recorder(path)
         self._secret = secret
         self._log = structlog.get_logger()
@@ -139,7 +136,7 @@ class SupervisorLoop:
         self._wake = _open_signals()
         self._launcher = launcher
         self._board = Board()
-        self._free_slots = list(range(len(spec.children) * 4 + 64, -1, -1))
+        self._free_slots = list(range(CHILDREN_MAX - 1, -1, -1))
         self.context: zeromq.Context = context or zmq.Context(io_threads=1)
         self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
         publish(self.run_dir, path, keys.public)
@@ -152,10 +149,6 @@ class SupervisorLoop:
     def is_launching(self) -> bool:
         """Whether a process has been asked for of which nothing is known yet."""
         return bool(self._launching)
-
-    def view(self) -> View:
-        """What an explanation is made of, at this moment."""
-        return view_now(self.path, self.machine, self.records, self.history)
 
     def watch(self, source: object, take: Callable[[], None]) -> None:
         """Call ``take`` whenever a socket or descriptor is readable."""
@@ -243,7 +236,7 @@ class SupervisorLoop:
             case actions.Update():
                 self.control.send_update(self.processes[action.id], action.spec)
             case actions.Changed():
-                self.report(action.id)
+                self.records.report(action.id)
             case actions.Discarded():
                 self._log.warning("child_discarded", child=action.id, reason=str(action.reason))
             case actions.AllUp():
@@ -306,31 +299,6 @@ class SupervisorLoop:
         if (process := self.processes.get(name)) is not None:
             process.send_signal(number)
 
-    def report(self, name: str) -> None:
-        """Tell the owner what a child is like now."""
-        child = self.machine.children.get(name)
-        path = names.child_path(self.path, name)
-        if child is not None:
-            record = component_record(self.path, child, self.processes.get(name))
-            self.history.is_now(name, record.state, time.monotonic())
-            self.take_record(record)
-        elif path in self.records:
-            self.history.forget(name)
-            self.commands.removed(name)
-            withdraw(self.run_dir, path)
-            for known in [p for p in self.records if p == path or p.startswith(f"{path}/")]:
-                self.take_record(dataclasses.replace(self.records[known], removed=True))
-
-    def take_record(self, record: ComponentRecord) -> None:
-        """Remember and pass on what a component below is like now."""
-        if self.records.get(record.path) == record:
-            return
-        if record.removed:
-            self.records.pop(record.path, None)
-        else:
-            self.records[record.path] = record
-        self.owner.changed(record)
-
     # -- what arrives ---------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
@@ -360,7 +328,7 @@ class SupervisorLoop:
             case Launched():
                 process.pid, process.pidfd = notice.pid, notice.pidfd
                 self.step(events.Spawned(notice.id, notice.incarnation, notice.pid))
-                self.report(notice.id)
+                self.records.report(notice.id)
                 child = self.machine.children.get(notice.id)
                 if child is not None:
                     self.commands.launched(child.spec, process)
@@ -393,48 +361,7 @@ class SupervisorLoop:
         elif exits:
             self.step(events.ExitedTogether(tuple(exits)))
         for exited in exits:
-            self._report_end(exited, started_s[exited.id])
-
-    def _report_end(self, exited: events.Exited, started_s: float) -> None:
-        name, reason = exited.id, exited.reason
-        path = names.child_path(self.path, name)
-        child = self.machine.children.get(name)
-        self._orphan_records(path, is_wanted=child is not None and child.wanted)
-        final = reason if child is None or child.last_exit is None else child.last_exit
-        if child is not None:
-            self.history.exited(
-                name, exited.incarnation, final, started_s=started_s, now_s=time.monotonic()
-            )
-        self.owner.happened(
-            EventReport(
-                name="component:exited",
-                component=path,
-                fields={
-                    "kind": final.kind.value,
-                    "reason": final.detail,
-                    "code": final.code,
-                    "restarts": 0 if child is None else child.restarts,
-                },
-            )
-        )
-
-    def _orphan_records(self, path: str, *, is_wanted: bool) -> None:
-        """What was below a supervisor that has ended is down, and comes back with it."""
-        is_coming_back = is_wanted and self.machine.mode in (Mode.BOOTING, Mode.RUNNING)
-        state = HealthState.STARTING if is_coming_back else HealthState.STOPPED
-        reason = "waits for its supervisor" if is_coming_back else ""
-        for known in [known for known in self.records if known.startswith(f"{path}/")]:
-            self.take_record(
-                dataclasses.replace(
-                    self.records[known],
-                    state=state,
-                    reason=reason,
-                    pid=None,
-                    started_s=None,
-                    up_s=None,
-                    retry_at_s=None,
-                )
-            )
+            self.records.ended(exited, started_s[exited.id])
 
     def _replace_launcher(self) -> None:
         """The launcher is gone, and so are its children; another one takes its place."""

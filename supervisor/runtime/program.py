@@ -32,7 +32,7 @@ def plain_program(launch: Launch) -> Program | None:
     is_plain = spec.type is ChildType.COMMAND and spec.start == command.START
     if not is_plain or spec.user or spec.resources != NO_LIMITS:
         return None
-    if credentials.SETTING in spec.settings:
+    if launch.group or credentials.SETTING in spec.settings:
         return None
     try:
         prepared = command.prepare(spec.settings)

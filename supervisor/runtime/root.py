@@ -259,7 +259,7 @@ class _Root:
         if self._loop.machine.mode is not Mode.RUNNING:
             return
         for path, health in report.results.items():
-            record = self._loop.records.get(path)
+            record = self._loop.records.by_path.get(path)
             is_critical = record is not None and record.failure == FailureClass.CRITICAL.value
             if health.state is HealthState.UNHEALTHY and is_critical:
                 reason = ExitReason(
@@ -397,7 +397,7 @@ class _Root:
         )
 
     def _records(self) -> list[ComponentRecord]:
-        known = self._loop.records
+        known = self._loop.records.by_path
         return [known[path] for path in self._order if path in known]
 
     def _verdict(self) -> tuple[Verdict, str]:
