@@ -16,7 +16,11 @@ from supervisor.core.spec import RestartIntensity
 
 
 class RestartWindow:
-    """Restarts of the last period, oldest first; holds at most intensity + 1 of them."""
+    """Restarts of the last period, oldest first; holds at most intensity + 1 of them.
+
+    What was too old when a restart was counted is forgotten, even where a new specification
+    makes the period longer.
+    """
 
     def __init__(self) -> None:
         self._times_s: deque[float] = deque()
@@ -36,15 +40,16 @@ class RestartWindow:
 
     def add(self, now_s: float, limit: RestartIntensity) -> bool:
         """Count a restart; False when it is one too many and must not be carried out."""
-        self._times_s.append(self._clock_s(now_s))
-        return self.count(now_s, limit) <= limit.intensity
-
-    def count(self, now_s: float, limit: RestartIntensity) -> int:
-        """How many restarts count at the moment."""
         clock_s = self._clock_s(now_s)
         while self._times_s and clock_s - self._times_s[0] > limit.period_s:
             self._times_s.popleft()
-        return len(self._times_s)
+        self._times_s.append(clock_s)
+        return len(self._times_s) <= limit.intensity
+
+    def count(self, now_s: float, limit: RestartIntensity) -> int:
+        """How many restarts count at the moment; changes nothing."""
+        clock_s = self._clock_s(now_s)
+        return sum(clock_s - at_s <= limit.period_s for at_s in self._times_s)
 
     def clear(self) -> None:
         """Forget the restarts, as when an operator intervenes."""
