@@ -133,7 +133,8 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
 def _limit(launch: Launch) -> list[str]:
     """Set this process to its resources; returns what could not be had, a sentence each."""
     wanted, cpus = launch.spec.resources, frozenset(launch.cpus)
-    if wanted == NO_LIMITS and (not cpus or cpus == os.sched_getaffinity(0)):
+    has_cpus = not cpus or cpus == os.sched_getaffinity(0)
+    if wanted == NO_LIMITS and has_cpus and not launch.group:
         return []
     refused = [*launch.refused, *resources.apply(wanted, cpus, group=launch.group)]
     if refused and wanted.required:

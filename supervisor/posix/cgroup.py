@@ -92,6 +92,18 @@ def own_group(mounts: str = "/proc/self/mountinfo", groups: str = "/proc/self/cg
     raise NotDelegatedError("cgroup v2 is not mounted here")
 
 
+def has_left_parent() -> bool:
+    """Whether this process was moved into another group than its parent's."""
+    try:
+        own, parent = (
+            Path(f"/proc/{pid}/cgroup").read_text().rpartition("0::")[2]
+            for pid in ("self", os.getppid())
+        )
+    except OSError:
+        return False
+    return own != parent
+
+
 def find_base() -> Path:
     """The delegated group that this process's supervisor may divide.
 

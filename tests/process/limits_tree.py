@@ -107,6 +107,12 @@ class LimitsTree:
             self.process.wait()
             shutil.rmtree(self.directory)
 
+    def reload(self, *children: ChildSpec) -> None:
+        """Have other children from now on."""
+        spec = SupervisorSpec(children=children)
+        (self.directory / "reload").write_bytes(codec.encode(to_wire(spec)))
+        self.process.send_signal(signal.SIGHUP)
+
     def discard(self) -> None:
         """Remove what is left of a tree that has ended by itself."""
         self.process.kill()
@@ -157,6 +163,10 @@ class LimitsTree:
         return "".join(line["stacks"] for line in found if line["event"] == "stacks")
 
 
+def _read(file: Path) -> tuple[ChildSpec, ...]:
+    return from_wire(SupervisorSpec, codec.decode(file.read_bytes())).children
+
+
 def main() -> None:
     """Run the tree that the arguments describe."""
     directory, wire, group = sys.argv[1:]
@@ -168,6 +178,7 @@ def main() -> None:
             spec.children,
             state_dir=f"{directory}/state",
             log_dir=f"{directory}/logs",
+            reload=lambda: _read(Path(directory, "reload")),
             intensity=3,
             period_s=60.0,
         )

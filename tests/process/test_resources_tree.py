@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -70,6 +71,28 @@ def test_reserved_cpus_are_kept_free() -> None:
         for pid in (tree.process.pid, launcher):
             assert sorted(os.sched_getaffinity(pid)) == CPUS
         assert tree.component("pinned").cpus == (LAST,)
+
+
+def test_a_reload_reserves_cpus_and_frees_them() -> None:
+    """Running children of all levels make room within two looks, and none is started again."""
+    nested = specs.subtree("nested", [specs.command("deep", ["sleep", "1000"])])
+    children = (misuser("service"), nested)
+    paths = ("service", "nested", "nested/deep")
+    with LimitsTree(*children) as tree:
+        pids = [tree.up(path) for path in paths]
+        assert [sorted(os.sched_getaffinity(pid)) for pid in pids] == [CPUS] * 3
+
+        tree.reload(*children, misuser("pinned", cpus=(LAST,)))
+        wait_until(
+            lambda: [os.sched_getaffinity(pid) for pid in pids] == [OTHERS] * 3, "room", 15.0
+        )
+        tree.reload(*children)
+        wait_until(
+            lambda: [sorted(os.sched_getaffinity(pid)) for pid in pids] == [CPUS] * 3, "all", 15.0
+        )
+
+        assert [tree.up(path) for path in paths] == pids
+        assert tree.events("component:limits-restored") == []
 
 
 def test_what_is_taken_away_is_set_again() -> None:
@@ -262,6 +285,27 @@ def test_a_child_gets_a_group_of_the_delegated_part(group: Path) -> None:
         tree.client.stop("x")
 
         assert not own.exists()
+
+
+def test_limits_of_a_supervisor_hold_for_all_below_it(group: Path) -> None:
+    """Its own process and its children are in its group, each child in one of its own."""
+    deep = specs.command("deep", ["sleep", "1000"])
+    nested = dataclasses.replace(
+        specs.subtree("nested", [deep]), resources=Resources(cgroup=LIMITED)
+    )
+    with LimitsTree(nested, group=group) as tree:
+        for path, part in (("nested", "_self"), ("nested/deep", "nested.deep")):
+            pid = tree.up(path)
+            inside = (group / "nested" / part / "cgroup.procs").read_text().split()
+            assert inside == [str(pid)]
+
+        os.kill(tree.up("nested"), signal.SIGKILL)
+        again = tree.until("nested/deep", lambda it: it.state.value == "healthy" and it.pid != pid)
+        inside = (group / "nested/nested.deep/cgroup.procs").read_text().split()
+        assert inside == [str(again.pid)]
+        tree.client.stop("nested")
+
+        assert not (group / "nested").exists()
 
 
 def test_the_kernel_ends_a_child_past_its_groups_memory(group: Path) -> None:
