@@ -18,6 +18,7 @@ from protocol.records import Plain, from_wire, to_wire
 
 if TYPE_CHECKING:
     from protocol.transports.zeromq import SyncClient
+    from supervisor.core.spec import ChildSpec
 
 TIMEOUT_S = 5.0
 
@@ -67,6 +68,56 @@ class Client:
         """Stop a child and start it again, which does not count against the intensity."""
         return self._command("restart", path, timeout_s)
 
+    def add(self, spec: ChildSpec, *, below: str = "", timeout_s: float | None = None) -> Health:
+        """Start a further child, last in order; it is lost where its supervisor is restarted.
+
+        Args:
+            spec: such as supervisor.command returns.
+            below: path of the nested supervisor to add it to; "" for the top.
+            timeout_s: for it to come up.
+
+        Raises:
+            RemoteCallError: as ``call``; ``supervisor.start_failed`` where it did not come up,
+                ``supervisor.already_started`` or ``supervisor.already_present`` where there is
+                one of this id, ``supervisor.bad_spec`` where it can't be used.
+        """
+        body = {"spec": to_wire(spec)}
+        return _health(self.call(below or names.ROOT, "add", body, timeout_s=timeout_s))[1]
+
+    def add_instance(
+        self, pool: str, settings: dict[str, Plain] | None = None, *, timeout_s: float | None = None
+    ) -> str:
+        """Start a further child of a pool; returns its path. Errors as of ``add``.
+
+        Args:
+            pool: path of the pool's supervisor.
+            settings: beside the template's, or in their place.
+            timeout_s: for it to come up.
+        """
+        answer = self.call(pool, "add", {"settings": settings or {}}, timeout_s=timeout_s)
+        return names.child_path(pool, _health(answer)[0])
+
+    def delete(self, path: str) -> None:
+        """Take a child that does not run off the list; errors as in ``call``.
+
+        Raises:
+            RemoteCallError: ``supervisor.running`` where it must be stopped first.
+        """
+        self.call(names.parent_path(path), "delete", {"id": path.rpartition("/")[2]})
+
+    def children(self, path: str = "") -> Plain:
+        """OTP's which_children and count_children; errors as in ``call``.
+
+        Args:
+            path: of a nested supervisor; "" for the top.
+
+        Returns:
+            ``children``, a list of maps with id, presence (running, starting, restarting,
+            not_running), pid, type and restart; and ``counts`` of specs, active, supervisors and
+            workers.
+        """
+        return self.call(path or names.ROOT, "children")
+
     def explain(self, path: str) -> Explanation:
         """Why a child is as it is, and what will happen next; errors as in ``call``.
 
@@ -98,11 +149,17 @@ class Client:
 
     def _command(self, verb: str, path: str, timeout_s: float | None) -> Health:
         name = path.rpartition("/")[2]
-        match self.call(names.parent_path(path), verb, {"id": name}, timeout_s=timeout_s):
-            case {"state": str(state), "reason": str(reason)}:
-                return Health(HealthState(state), reason)
-            case other:
-                raise RemoteProtocolError(f"{path}: unknown answer to {verb}: {other!r}")
+        answer = self.call(names.parent_path(path), verb, {"id": name}, timeout_s=timeout_s)
+        return _health(answer)[1]
+
+
+def _health(answer: Plain) -> tuple[str, Health]:
+    """The child that an order was about, and how it then is."""
+    match answer:
+        case {"id": str(name), "state": str(state), "reason": str(reason)}:
+            return name, Health(HealthState(state), reason)
+        case other:
+            raise RemoteProtocolError(f"unknown answer to an order: {other!r}")
 
 
 def connect(state_dir: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> Client:

@@ -42,7 +42,7 @@ _COMMAND_START = "supervisor.child.command:prepare"
 
 Restart = Literal["permanent", "transient", "temporary"]
 Failure = Literal["critical", "recoverable", "degraded"]
-Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one", "simple_one_for_one"]
 Shutdown = Literal["never", "any_significant", "all_significant"]
 C = TypeVar("C", bound=enum.Enum)
 

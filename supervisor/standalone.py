@@ -129,7 +129,11 @@ def _run(
         from supervisor.runtime.root import run_root
 
         tree = TreeSettings(
-            run_dir=str(place.run_dir), log_dir=log.directory, log_level=log.level, title=name
+            run_dir=str(place.run_dir),
+            log_dir=log.directory,
+            log_level=log.level,
+            title=name,
+            takes_children=True,
         )
         logs.configure(names.ROOT, log_dir=log.directory, level=log.level)
         settings = _root_settings(name, place, started_s, _shutdown_s(spec) + _SHUTDOWN_MARGIN_S)

@@ -25,10 +25,10 @@ from protocol.messages.trace import TraceQuery
 from protocol.records import Plain, from_wire, to_wire
 from protocol.transports import zeromq
 from supervisor.core import events
-from supervisor.core.child import Child, ChildState
+from supervisor.core.child import ChildState
 from supervisor.core.spec import SupervisorSpec
-from supervisor.core.supervisor import UnknownChildError
-from supervisor.runtime.explain import NoSuchChildError, explain
+from supervisor.runtime.caller import BusyError, Caller, require_operator
+from supervisor.runtime.explain import explain
 from supervisor.runtime.processes import Process
 
 if TYPE_CHECKING:
@@ -36,38 +36,8 @@ if TYPE_CHECKING:
 
 # Messages taken in one turn before everything else gets its own.
 _BURST_MAX = 256
-# Commands and probes that may be under way at once; operators are few.
+# Probes that may be under way at once.
 _PENDING_MAX = 64
-
-
-class AccessRefusedError(NovacronError):
-    """The caller's key does not allow this call."""
-
-    code = "supervisor.access_refused"
-
-
-class BusyError(NovacronError):
-    """Too many commands are under way."""
-
-    code = "supervisor.busy"
-    retryable = True
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Where a reply goes to, and who asked."""
-
-    identity: bytes
-    path: str
-    message: Envelope
-
-
-@dataclass(slots=True)
-class _Command:
-    caller: Caller
-    child_id: str
-    incarnation: int  # an incarnation above this one is the result of the command
-    deadline_s: float
 
 
 @dataclass(slots=True)
@@ -95,15 +65,12 @@ class Control:
     def __init__(self, loop: SupervisorLoop, router: zeromq.Socket) -> None:
         self.router = router
         self.calls: dict[str, CallTaker] = {
-            "start": lambda caller: self._command(caller, events.StartChild),
-            "stop": lambda caller: self._command(caller, events.StopChild),
-            "restart": lambda caller: self._command(caller, events.RestartChild),
+            **loop.orders.calls,
             "explain": self._take_explain,
             "trace": self._take_trace,
         }
         self._loop = loop
         self._log = structlog.get_logger()
-        self._commands: list[_Command] = []
         self._checks: dict[int, _Check] = {}
         self._ids = itertools.count(1)
 
@@ -208,57 +175,6 @@ class Control:
     def _send(self, identity: bytes, message: Envelope) -> bool:
         return zeromq.send(self.router, [identity, envelope.encode(message)])
 
-    # -- commands -------------------------------------------------------------------------------
-
-    def _command(
-        self,
-        caller: Caller,
-        make: type[events.StartChild | events.StopChild | events.RestartChild],
-    ) -> None:
-        require_operator(caller)
-        match caller.message.body:
-            case {"id": str(child_id)}:
-                pass
-            case _:
-                raise RemoteProtocolError('the body is {"id": name of a child}')
-        if len(self._commands) >= _PENDING_MAX:
-            raise BusyError("too many commands are under way; try again")
-        child = self._loop.machine.children.get(child_id)
-        before = 0 if child is None else child.incarnation
-        verb = caller.message.name
-        self._loop.owner.happened(
-            EventReport(
-                name=f"operator:{verb}",
-                component=names.child_path(self._loop.path, child_id),
-                fields={"caller": caller.path, "id": child_id},
-                correlation=caller.message.correlation,
-            )
-        )
-        try:
-            self._loop.step(make(child_id))
-        except UnknownChildError:
-            raise NoSuchChildError(f"{self._loop.path} has no child {child_id!r}") from None
-        self._loop.records.history.ordered(child_id, verb, time.monotonic())
-        is_fresh = verb == "restart" or (child is not None and not child.is_alive)
-        incarnation = before if is_fresh else before - 1
-        deadline_s = time.monotonic() + caller.message.timeout_ms / 1000
-        self._commands.append(_Command(caller, child_id, incarnation, deadline_s))
-
-    def _settle_commands(self, now_s: float) -> None:
-        for command in list(self._commands):
-            child = self._loop.machine.children.get(command.child_id)
-            if child is not None and not _is_carried_out(command, child):
-                if command.deadline_s <= now_s:
-                    self._commands.remove(command)  # the caller has given up
-                continue
-            self._commands.remove(command)
-            path = names.child_path(self._loop.path, command.child_id)
-            record = self._loop.records.by_path.get(path)
-            state, reason = (
-                (HealthState.STOPPED, "gone") if record is None else (record.state, record.reason)
-            )
-            self.reply(command.caller, {"state": state.value, "reason": reason})
-
     # -- what operators look at -----------------------------------------------------------------
 
     def _take_explain(self, caller: Caller) -> None:
@@ -320,16 +236,13 @@ class Control:
 
     def due_s(self) -> float | None:
         """When ``turn`` is needed next."""
-        due = [command.deadline_s for command in self._commands]
-        due += [check.deadline_s for check in self._checks.values()]
+        due = [check.deadline_s for check in self._checks.values()]
         if (recorder_s := self._loop.recorder.due_s()) is not None:
             due.append(recorder_s)
         return min(due, default=None)
 
     def turn(self, now_s: float) -> None:
-        """Answer the commands, probes and readers whose time has come."""
-        if self._commands:
-            self._settle_commands(now_s)
+        """Answer the probes and readers whose time has come."""
         if self._checks:
             self._settle_checks(now_s)
         if self._loop.recorder.is_on:
@@ -341,24 +254,6 @@ class Control:
 
     def _child_id(self, sender: str) -> str:
         return sender.rpartition("/")[2] if names.parent_path(sender) == self._loop.path else ""
-
-
-def require_operator(caller: Caller) -> None:
-    """Refuse a caller that is not an operator.
-
-    Raises:
-        AccessRefusedError: its key is one of the tree's processes.
-    """
-    if caller.path != names.OPERATOR:
-        raise AccessRefusedError(f"{caller.path} may not {caller.message.name}")
-
-
-def _is_carried_out(command: _Command, child: Child) -> bool:
-    if not child.wanted:
-        return not child.is_alive
-    if child.state is ChildState.DEGRADED:
-        return True
-    return child.state is ChildState.UP and child.incarnation > command.incarnation
 
 
 def _health_of(loop: SupervisorLoop, path: str) -> Health:

@@ -20,6 +20,8 @@ class TreeSettings:
         log_bytes_max: a log file is rotated at this size.
         log_files: rotated files that are kept beside the current one.
         title: prefix of the process titles.
+        takes_children: operators may add children at run time and delete them, which is as much
+            as running any program as the tree's user.
     """
 
     run_dir: str
@@ -28,6 +30,7 @@ class TreeSettings:
     log_bytes_max: int = 10 << 20
     log_files: int = 5
     title: str = TITLE
+    takes_children: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

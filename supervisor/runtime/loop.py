@@ -55,6 +55,7 @@ from supervisor.runtime.launcher_client import (
     Refused,
 )
 from supervisor.runtime.limits import Limits
+from supervisor.runtime.orders import Orders
 from supervisor.runtime.processes import Process, exit_reason
 from supervisor.runtime.records import Records
 from supervisor.runtime.trace import Recorder
@@ -141,6 +142,7 @@ class SupervisorLoop:
         self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
         publish(self.run_dir, path, keys.public)
         router = zeromq.server_socket(self.context, self.run_dir, path, keys)
+        self.orders = Orders(self)
         self.control = Control(self, router)
         self.commands = Commands(self, self._board)
         self.limits = Limits(self)
@@ -205,6 +207,7 @@ class SupervisorLoop:
             self._launcher.kill()
         self.commands.turn(now_s)
         self.limits.turn(now_s)
+        self.orders.turn(now_s)
         self.control.turn(now_s)
         self.owner.turn(now_s)
 
@@ -214,6 +217,7 @@ class SupervisorLoop:
             self._next_liveness_s,
             self.commands.due_s(),
             self.limits.due_s(),
+            self.orders.due_s(),
             self.control.due_s(),
             self.owner.due_s(),
             min(self._launching.values()) + ANSWER_TIMEOUT_S if self._launching else None,
@@ -238,7 +242,7 @@ class SupervisorLoop:
             case actions.Changed():
                 self.records.report(action.id)
             case actions.Discarded():
-                self._log.warning("child_discarded", child=action.id, reason=str(action.reason))
+                self.orders.discarded(action.id, action.reason)
             case actions.AllUp():
                 self.owner.came_up()
             case actions.Finish():

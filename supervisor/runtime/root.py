@@ -27,7 +27,7 @@ from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import FailureClass, SpecError, SupervisorSpec
 from supervisor.core.supervisor import Mode
 from supervisor.posix import prctl, processes
-from supervisor.runtime.control import Caller
+from supervisor.runtime.caller import Caller
 from supervisor.runtime.journal import Journal
 from supervisor.runtime.launch import TreeSettings
 from supervisor.runtime.launcher_client import LauncherClient
