@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from supervisor.runtime.loop import SupervisorLoop
 
 PERIOD_S = 5.0
+# By then the supervisor has mostly woken up for something else, such as its own beat.
+_SLACK_S = 2.5
 OUT_OF_MEMORY = "supervisor.memory"
 # A child that uses too much memory and would have for ever to stop gets OTP's default.
 _STOP_TIMEOUT_S = 5.0
@@ -116,7 +118,9 @@ class Limits:
 
     def due_s(self) -> float | None:
         """When ``turn`` is needed next; None while there is nothing to keep."""
-        return min((self._next_s, *self._kill_at_s.values())) if self._kept else None
+        if not self._kept:
+            return None
+        return min((self._next_s + _SLACK_S, *self._kill_at_s.values()))
 
     def turn(self, now_s: float) -> None:
         """Look at those that have come up, and every few seconds at all."""

@@ -93,7 +93,7 @@ class LimitsTree:
 
     def __enter__(self) -> Self:
         run = self.directory / "state/run"
-        wait_until((run / "novacron.sock").exists, f"a tree: {self.said}")
+        wait_until((run / "novacron.sock").exists, f"a tree: {self.said}", 30.0)
         self.client = connect(self.directory / "state")
         return self
 
@@ -133,7 +133,7 @@ class LimitsTree:
         return next(it for it in self.client.status().components if it.path == path)
 
     def until(
-        self, path: str, holds: Callable[[ComponentStatus], bool], timeout_s: float = 15.0
+        self, path: str, holds: Callable[[ComponentStatus], bool], timeout_s: float = 25.0
     ) -> ComponentStatus:
         """Wait until a component is as it should be; returns it."""
 

@@ -84,11 +84,11 @@ def test_a_reload_reserves_cpus_and_frees_them() -> None:
 
         tree.reload(*children, misuser("pinned", cpus=(LAST,)))
         wait_until(
-            lambda: [os.sched_getaffinity(pid) for pid in pids] == [OTHERS] * 3, "room", 15.0
+            lambda: [os.sched_getaffinity(pid) for pid in pids] == [OTHERS] * 3, "room", 20.0
         )
         tree.reload(*children)
         wait_until(
-            lambda: [sorted(os.sched_getaffinity(pid)) for pid in pids] == [CPUS] * 3, "all", 15.0
+            lambda: [sorted(os.sched_getaffinity(pid)) for pid in pids] == [CPUS] * 3, "all", 20.0
         )
 
         assert [tree.up(path) for path in paths] == pids
@@ -117,7 +117,7 @@ def test_what_is_taken_away_is_set_again() -> None:
         assert Path(f"/proc/{kept}/oom_score_adj").read_text() == "300\n"
         Path(f"/proc/{kept}/oom_score_adj").write_text("500")
         wait_until(
-            lambda: Path(f"/proc/{kept}/oom_score_adj").read_text() == "300\n", "likewise", 20.0
+            lambda: Path(f"/proc/{kept}/oom_score_adj").read_text() == "300\n", "likewise", 30.0
         )
         for task in threads(kept):
             assert os.sched_getaffinity(task) == {LAST}
@@ -343,7 +343,7 @@ def test_a_changed_group_is_set_again(group: Path) -> None:
 
         file.write_text("max")
 
-        wait_until(lambda: file.read_text() == "40\n", "set again", 20.0)
+        wait_until(lambda: file.read_text() == "40\n", "set again", 30.0)
         wait_until(lambda: tree.events("component:limits-restored"), "told")
 
 
