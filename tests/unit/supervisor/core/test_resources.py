@@ -13,12 +13,14 @@ from supervisor.core.resources import (
     NO_LIMITS,
     CgroupLimits,
     Holding,
+    MemoryStep,
     Resources,
     ResourcesError,
     Rlimit,
     SchedulingClass,
     check,
     describe,
+    memory_step,
     unmet,
 )
 from supervisor.core.spec import ChildSpec, SpecError, SupervisorSpec, validate
@@ -208,3 +210,24 @@ def test_memory_limits_may_be_rounded_to_pages() -> None:
     holding = Holding(cgroup={"memory.max": str(1 << 30), "memory.oom.group": "1"})
 
     assert unmet(asked, (), holding) == ()
+
+
+@pytest.mark.parametrize(
+    ("used", "is_strained", "step"),
+    [
+        (99, False, MemoryStep.NONE),
+        (100, False, MemoryStep.NONE),
+        (101, False, MemoryStep.SOFT),
+        (96, True, MemoryStep.SOFT),
+        (95, True, MemoryStep.NONE),
+        (200, True, MemoryStep.SOFT),
+        (201, True, MemoryStep.HARD),
+        (201, False, MemoryStep.HARD),
+    ],
+)
+def test_memory_has_two_steps(used: int, is_strained: bool, step: MemoryStep) -> None:
+    """A limit may be used up; a child that was over the soft one has to be well below it."""
+    limits = Resources(memory_soft_bytes=100, memory_hard_bytes=200)
+
+    assert memory_step(limits, used, is_strained=is_strained) is step
+    assert memory_step(NO_LIMITS, used, is_strained=is_strained) is MemoryStep.NONE
