@@ -46,6 +46,11 @@ class ServiceManager:
         # Half of the interval, as sd_watchdog_enabled(3) advises.
         self.watchdog_period_s = int(watchdog_us) / 2e6 if watchdog_us and is_ours else None
 
+    @property
+    def is_present(self) -> bool:
+        """Whether there is one."""
+        return self._socket is not None
+
     def ready(self) -> None:
         """The node is up, or has finished reloading."""
         self._send("READY=1")

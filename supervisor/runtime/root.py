@@ -48,6 +48,8 @@ VALIDATION_TIMEOUT_S = 5.0
 # One Ctrl-C reaches us more than once where make or timeout pass it on; a person's second one
 # comes later than this, and means at once.
 STOP_REPEAT_S = 0.5
+# The service manager's sentence takes a look at everything, and nobody reads ten in a second.
+STATUS_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ class _Root:
         self._stop_asked_s: float | None = None
         self._stop_by_s: float | None = None
         self._next_watchdog_s = 0.0 if self._manager.watchdog_period_s else None
+        self._status_due_s: float | None = None
         self._booted_s: float | None = None
         self._has_told_reload = False
         prctl.become_subreaper()
@@ -193,7 +196,7 @@ class _Root:
         for ended in self._phases.update(record, time.monotonic()):
             self._phase_ended(ended)
         if self._loop.machine.mode is Mode.BOOTING:
-            self._manager.status(self._phase_sentence())
+            self._sentence_changed()
 
     def happened(self, report: EventReport) -> None:
         """Something happened in the tree."""
@@ -225,7 +228,8 @@ class _Root:
     def due_s(self) -> float | None:
         """The nearest of the root's own deadlines."""
         manager_s = self._manager.retry_at_s
-        due = (self._journal.due_s(), self._stop_by_s, self._next_watchdog_s, manager_s)
+        own = (self._stop_by_s, self._next_watchdog_s, self._status_due_s)
+        due = (self._journal.due_s(), manager_s, *own)
         return min((at for at in due if at is not None), default=None)
 
     def turn(self, now_s: float) -> None:
@@ -236,6 +240,10 @@ class _Root:
             assert self._manager.watchdog_period_s is not None
             self._next_watchdog_s = now_s + self._manager.watchdog_period_s
             self._manager.watchdog()
+        if self._status_due_s is not None and self._status_due_s <= now_s:
+            self._status_due_s = None
+            is_booting = self._booted_s is None
+            self._manager.status(self._phase_sentence() if is_booting else self._status_sentence())
         if self._stop_by_s is not None and self._stop_by_s <= now_s:
             self._log.error("stop_took_too_long", timeout_s=self._settings.shutdown_timeout_s)
             self._loop.final = ExitReason(kind=ExitKind.SHUTDOWN, detail="stop took too long")
@@ -275,6 +283,10 @@ class _Root:
             self._phase_ended(ended)
         self._manager.ready()
         self._manager.status(self._status_sentence())
+
+    def _sentence_changed(self) -> None:
+        if self._manager.is_present and self._status_due_s is None:
+            self._status_due_s = time.monotonic() + STATUS_PAUSE_S
 
     def _phase_sentence(self) -> str:
         current = self._phases.current
@@ -412,7 +424,7 @@ class _Root:
         record = self._journal.append(report, time.time())
         self._log.info("journal", record=to_wire(record))
         if self._booted_s is not None and report.name == "component:state":
-            self._manager.status(self._status_sentence())
+            self._sentence_changed()
 
 
 def exit_code(final: ExitReason) -> int:
