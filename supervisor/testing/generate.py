@@ -177,7 +177,7 @@ def _changed(random: Random, spec: SupervisorSpec) -> SupervisorSpec:
         if roll < 0.2:
             settings = {"version": random.randrange(1000)}
             children[index] = dataclasses.replace(child, settings=settings)
-        elif roll < 0.4 and child.children is not None:
+        elif roll < 0.7 and child.children is not None:
             inner = _changed(random, child.children)
             children[index] = dataclasses.replace(child, children=inner)
     if not is_pool and children and random.random() < 0.4:
