@@ -54,7 +54,7 @@ def _understood(child: Child, reason: ExitReason, *, is_to_stop: bool) -> ExitRe
         kind = ExitKind.START_FAILED
     elif child.state is ChildState.UP and kind is ExitKind.DECLINED:
         kind = ExitKind.CRASHED  # too late to decline
-    return dataclasses.replace(reason, kind=kind)
+    return reason if kind is reason.kind else dataclasses.replace(reason, kind=kind)
 
 
 def _settle_stopped(state: State, child: Child) -> None:
