@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from protocol.messages.control import ComponentRecord
 from protocol.messages.status import BootReport, PhaseStatus, Timing
-from supervisor.core.spec import FailureClass, SupervisorSpec
+from supervisor.core.spec import FailureClass, RestartStrategy, SupervisorSpec
 
 PREFLIGHT = 0
 CONFIGURATION = 1
@@ -47,8 +47,13 @@ class PhaseEnded:
 
 
 def components_by_path(spec: SupervisorSpec, prefix: str = "") -> dict[str, tuple[int, bool]]:
-    """Phase of each component of a tree, and whether the boot goes on without it."""
+    """Phase of each component of a tree, and whether the boot goes on without it.
+
+    A pool's template is none: nothing is started of it.
+    """
     found: dict[str, tuple[int, bool]] = {}
+    if spec.strategy is RestartStrategy.SIMPLE_ONE_FOR_ONE:
+        return found
     for child in spec.children:
         path = f"{prefix}{child.id}"
         found[path] = (child.phase, child.failure is FailureClass.DEGRADED)

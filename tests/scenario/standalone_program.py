@@ -64,6 +64,9 @@ def main() -> int:
         case "threaded":
             threading.Thread(target=threading.Event().wait, daemon=True).start()
             return run([counter], state_dir=state_dir)
+        case "pool":
+            jobs = subtree("jobs", [command("job", ["sleep", "60"])], strategy="simple_one_for_one")
+            return run([jobs], state_dir=state_dir)
         case "named":
             return run([command(name, SLEEP) for name in rest], state_dir=state_dir)
         case "list":

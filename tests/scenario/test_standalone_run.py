@@ -187,6 +187,23 @@ def test_the_operator_of_the_manual_can_do_what_it_says(
     assert program.stop() == 0
 
 
+def test_the_pool_of_the_manual_grows(
+    start: Callable[..., Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Instances get names of their own, and a child that was added can be deleted."""
+    program = start("pool")
+    program.until_ready()
+
+    exec(manual("add_instance").replace("/tmp/example", str(program.state_dir)), {})
+
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "jobs/job.0"
+    assert "'active': 2" in printed[1]
+    with supervisor.connect(program.state_dir) as client:
+        assert pids(client).keys() == {"jobs", "jobs/job.0"}
+    assert program.stop() == 0
+
+
 def test_an_operator_sees_and_orders(start: Callable[..., Program]) -> None:
     """Status, explain, stop, start, restart and a service's own call, at every level."""
     program = start("tree")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from protocol.messages.control import ComponentRecord
 from protocol.messages.health import HealthState
 from supervisor.boot.phases import PhaseTracker, components_by_path
-from supervisor.core.spec import ChildSpec, ChildType, FailureClass, SupervisorSpec
+from supervisor.core.spec import (
+    ChildSpec,
+    ChildType,
+    FailureClass,
+    RestartStrategy,
+    SupervisorSpec,
+)
 
 COMPONENTS = {
     "telemetry": (2, False),
@@ -103,3 +109,14 @@ def test_components_are_found_at_every_depth() -> None:
     )
 
     assert components_by_path(spec) == {"a": (2, False), "sub": (3, False), "sub/x": (4, True)}
+
+
+def test_the_template_of_a_pool_is_no_component() -> None:
+    """The boot does not wait for what is never started."""
+    template = ChildSpec(id="job", start="m:Job")
+    pool = SupervisorSpec(strategy=RestartStrategy.SIMPLE_ONE_FOR_ONE, children=(template,))
+    spec = SupervisorSpec(
+        children=(ChildSpec(id="jobs", type=ChildType.SUPERVISOR, children=pool),)
+    )
+
+    assert components_by_path(spec) == {"jobs": (0, False)}
