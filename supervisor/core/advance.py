@@ -58,16 +58,23 @@ def _deadline_passed(state: State, child: Child) -> None:
 
 
 def _stop_next(state: State) -> bool:
-    """Stop whoever is to go, last first and one after another; True while there is somebody."""
-    if not state.roster.to_stop:
+    """Stop whoever is to go and is needed by nobody any more; True while there is somebody.
+
+    By OTP's order that is one after another, the last first.
+    """
+    roster = state.roster
+    if not roster.to_stop:
         return False
     if state.is_pool:  # nobody there needs anybody else
-        while (child := state.roster.next_to_stop()) is not None:
+        while (child := roster.last_to_stop()) is not None:
             _ask_stop(state, child)
-    elif not state.roster.stopping:
-        child = state.roster.next_to_stop()
-        assert child is not None
-        _ask_stop(state, child)
+    elif not roster.is_in_order:
+        for child in roster.free_to_stop():
+            _ask_stop(state, child)
+    elif not roster.stopping:
+        last = roster.last_to_stop()
+        assert last is not None
+        _ask_stop(state, last)
     return True
 
 

@@ -34,6 +34,7 @@ class Roster:
         self.children: dict[str, Child] = {}
         self.to_stop: set[str] = set()
         self._retired = 0
+        self._wishes = 0
         self.arrange(children)
 
     def arrange(self, children: Iterable[Child]) -> None:
@@ -45,6 +46,7 @@ class Roster:
                 self._retired = max(self._retired, child.incarnation)
         self.to_stop &= self.children.keys()
         self.starting = self.stopping = self.busy = self._explicit = 0
+        self._declared = sum(child.spec.depends_on is not None for child in children)
         self._pending: list[tuple[int, str]] = []
         self._due: list[tuple[float, int, str]] = []
         for index, child in enumerate(children):
@@ -55,10 +57,12 @@ class Roster:
         self._next_index = len(children)
         self._stops = [(-self.children[name].index, name) for name in self.to_stop]
         heapq.heapify(self._stops)
+        self._stops_seen = (0, -1)
 
     def add(self, child: Child) -> None:
         """Put a child last."""
         child.index, self._next_index = self._next_index, self._next_index + 1
+        self._declared += child.spec.depends_on is not None
         self.children[child.spec.id] = child
         self._begin(child)
         self._enter(child)
@@ -67,6 +71,7 @@ class Roster:
     def forget(self, child: Child) -> None:
         """Drop a child that is not alive; a later one of its name has higher incarnations."""
         self._leave(child)
+        self._declared -= child.spec.depends_on is not None
         self._retired = max(self._retired, child.incarnation)
         del self.children[child.spec.id]
 
@@ -105,9 +110,10 @@ class Roster:
         """A child that is alive is to end."""
         if child.spec.id not in self.to_stop:
             self.to_stop.add(child.spec.id)
+            self._wishes += 1
             heapq.heappush(self._stops, (-child.index, child.spec.id))
 
-    def next_to_stop(self) -> Child | None:
+    def last_to_stop(self) -> Child | None:
         """Who is to be asked next: the last in start order; each is named once."""
         while self._stops:
             child = self.children.get(heapq.heappop(self._stops)[1])
@@ -116,6 +122,34 @@ class Roster:
             if child.state is not ChildState.STOPPING:
                 return child
         return None
+
+    def free_to_stop(self) -> list[Child]:
+        """Whom nobody needs any more that is to end as well, last first.
+
+        A child is needed by those that depend on it, by those behind it that are in OTP's order,
+        and by those of later boot phases.
+        """
+        seen = (len(self.to_stop), self._wishes)
+        if seen == self._stops_seen:
+            return []  # nobody has ended since, and nobody else is to
+        self._stops_seen = seen
+        ending = sorted((self.children[name] for name in self.to_stop), key=_index, reverse=True)
+        latest = max((child.spec.phase for child in ending), default=0)
+        free: list[Child] = []
+        needed: set[str] = set()
+        for child in ending:
+            is_free = child.spec.phase == latest and child.spec.id not in needed
+            if is_free and child.state is not ChildState.STOPPING:
+                free.append(child)
+            if child.spec.depends_on is None:
+                break
+            needed.update(child.spec.depends_on)
+        return free
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether all children are in OTP's order: each needs all before it."""
+        return self._declared == 0
 
     def pending(self) -> Iterator[tuple[Child, bool]]:
         """Whoever waits for a start or is starting, in order; with whether all before are settled.
@@ -164,3 +198,7 @@ class Roster:
             self.busy += change
         if child.state in _PENDING and child.spec.depends_on is not None:
             self._explicit += change
+
+
+def _index(child: Child) -> int:
+    return child.index

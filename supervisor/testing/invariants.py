@@ -201,11 +201,8 @@ class Checker:
             _fail("stops are asked for once", f"{name} was asked again")
         if is_kill != (kid.spec.shutdown_s == 0):
             _fail("brutal kill is by specification", f"{name}, shutdown_s {kid.spec.shutdown_s}")
-        if not model.is_pool:
-            if other := next((k for k in model.alive() if k.asked), None):
-                _fail("stops are sequential", f"{name} was asked while {other.spec.id} stops")
-            if (last := model.must_stop()[-1]) is not kid:
-                _fail("stops are in reverse", f"{name} was asked before {last.spec.id}")
+        if (other := model.who_needs(kid)) is not None:
+            _fail("stops are in reverse", f"{name} was asked before {other.spec.id} had ended")
         kid.asked = True
         due = [] if not kid.spec.shutdown_s else [self._now_s + kid.spec.shutdown_s]
         if kid.is_aborted and kid.deadline_s is not None and not is_kill:
@@ -277,9 +274,11 @@ class Checker:
 
     def _check_stops(self) -> None:
         must = self._model.must_stop()
-        asked = [kid for kid in must if kid.asked]
-        if must and (not asked or (self._model.is_pool and len(asked) < len(must))):
-            _fail("no stop is forgotten", f"{[kid.spec.id for kid in must]}: nobody was asked")
+        if self._model.is_in_order and any(kid.asked for kid in must):
+            return  # one after another
+        for kid in must:
+            if not kid.asked and self._model.who_needs(kid) is None:
+                _fail("no stop is forgotten", f"{kid.spec.id} was not asked, and nobody needs it")
 
     def _check_starts(self) -> None:
         """No child is lost: whoever may start now has been started."""

@@ -139,6 +139,25 @@ class Model:
         """Those that are to end, in order."""
         return [kid for kid in self.alive() if kid.must_stop]
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether each needs all before it, as in OTP."""
+        return not self.is_pool and all(kid.spec.depends_on is None for kid in self.kids.values())
+
+    def who_needs(self, kid: Kid) -> Kid | None:
+        """One that is to end as well and must have ended before; of pools, nobody is."""
+        if self.is_pool:
+            return None
+        order = list(self.kids)
+        place = order.index(kid.spec.id)
+        for other in self.must_stop():
+            is_behind = order.index(other.spec.id) > place
+            by_order = other.spec.depends_on is None and is_behind
+            declared = kid.spec.id in (other.spec.depends_on or ())
+            if other is not kid and (by_order or declared or other.spec.phase > kid.spec.phase):
+                return other
+        return None
+
     def why_not_start(self, kid: Kid, now_s: float) -> str | None:
         """What forbids a start at this moment; None where nothing does."""
         if not self.is_begun or self.ending is not None:

@@ -75,7 +75,7 @@ def stops_overlap(patch: Patch) -> None:
     """The next one is asked before the one before has ended."""
 
     def stop_next(state: State) -> bool:
-        if (child := state.roster.next_to_stop()) is not None:
+        if (child := state.roster.last_to_stop()) is not None:
             advance._ask_stop(state, child)
         return bool(state.roster.to_stop)
 
@@ -299,7 +299,7 @@ def pool_stops_one_by_one(patch: Patch) -> None:
     def stop_next(state: State) -> bool:
         if not state.roster.to_stop:
             return False
-        if not state.roster.stopping and (child := state.roster.next_to_stop()) is not None:
+        if not state.roster.stopping and (child := state.roster.last_to_stop()) is not None:
             advance._ask_stop(state, child)
         return True
 
