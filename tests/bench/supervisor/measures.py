@@ -14,9 +14,8 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
-from supervisor.posix.processes import children_of, descendants_of
+from supervisor.posix.processes import children_of
 from tests.bench.figures import MeasurementError
 from tests.bench.supervisor import observe
 from tests.bench.supervisor.peers import Load, Peer
@@ -80,12 +79,9 @@ def running(kind: type[Peer], load: Load) -> Iterator[Running]:
 def _await_all(found: Running, begun_ns: int) -> None:
     peer, count = found.peer, found.peer.load.count
     if found.is_sleep:
-        below = partial(descendants_of, peer.pid)
-        first, first_ns = observe.await_sleeps(below, 1, UP_S, set())
-        rest, last_ns = first, first_ns
-        if len(first) < count:
-            rest, last_ns = observe.await_sleeps(below, count, UP_S, set())
-        found.children = rest
+        first, first_ns = observe.await_sleeps([peer.pid], 1, UP_S, set())
+        rest, last_ns = observe.await_sleeps([peer.pid], count - len(first), UP_S, first)
+        found.children = first | rest
     else:
         deadline_s = time.monotonic() + UP_S
         times: list[int] = []
@@ -123,7 +119,7 @@ def _kill_one(found: Running, pid: int) -> float:
     killed_ns = time.monotonic_ns()
     os.kill(pid, signal.SIGKILL)
     if found.is_sleep:
-        replaced, at_ns = observe.await_sleeps(partial(children_of, parent), 1, REPLACED_S, known)
+        replaced, at_ns = observe.await_sleeps([parent], 1, REPLACED_S, known)
         new = replaced.pop()
     else:
         new, at_ns = found.peer.ear.hear(REPLACED_S)
@@ -144,9 +140,7 @@ def mass_kills(found: Running) -> list[float]:
         for pid in old:
             os.kill(pid, signal.SIGKILL)
         if found.is_sleep:
-            new, at_ns = observe.await_sleeps(
-                partial(observe.children_of_all, parents), len(old), REPLACED_S, old
-            )
+            new, at_ns = observe.await_sleeps(parents, len(old), REPLACED_S, old)
         else:
             new, at_ns = set(), 0
             while len(new) < len(old):

@@ -12,10 +12,10 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from supervisor.posix.processes import children_of, descendants_of
+from supervisor.posix.processes import children_of
 from tests.bench.figures import MeasurementError
 
 _LOOK_S = 0.0003
@@ -70,18 +70,13 @@ def is_sleep(pid: int) -> bool:
     return False
 
 
-def sleeps_below(pid: int) -> set[int]:
-    """All that execute ``sleep`` below a process."""
-    return {below for below in descendants_of(pid) if is_sleep(below)}
-
-
 def await_sleeps(
-    find: Callable[[], Iterable[int]], count: int, timeout_s: float, known: set[int]
+    above: Iterable[int], count: int, timeout_s: float, known: set[int]
 ) -> tuple[set[int], int]:
     """Wait for new ``sleep`` processes.
 
     Args:
-        find: pids of processes among which they may be.
+        above: pids of processes below which they will be.
         count: how many to wait for.
         timeout_s: for how long.
         known: those that are not new.
@@ -92,12 +87,11 @@ def await_sleeps(
     Raises:
         MeasurementError: they were not there in time.
     """
+    above = tuple(above)
     found: set[int] = set()
     deadline_s = time.monotonic() + timeout_s
     while True:
-        for pid in find():
-            if pid not in known and pid not in found and is_sleep(pid):
-                found.add(pid)
+        _look_below(above, known, found)
         if len(found) >= count:
             return found, time.monotonic_ns()
         if time.monotonic() > deadline_s:
@@ -105,9 +99,17 @@ def await_sleeps(
         time.sleep(_LOOK_S)
 
 
-def children_of_all(parents: Iterable[int]) -> list[int]:
-    """The children of several processes."""
-    return [child for parent in parents for child in children_of(parent)]
+def _look_below(above: Iterable[int], known: set[int], found: set[int]) -> None:
+    """Find what is new. A ``sleep`` has no children, so looking costs little even among many."""
+    parents = list(above)
+    for parent in parents:  # grows while it is walked
+        for pid in children_of(parent):
+            if pid in known or pid in found:
+                continue
+            if is_sleep(pid):
+                found.add(pid)
+            else:
+                parents.append(pid)
 
 
 def parent_of(pid: int) -> int:
