@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 
 import supervisor
+from protocol import names
 from protocol.errors import NovacronError, PeerUnavailableError, RemoteCallError
 from protocol.messages.health import HealthState
 from supervisor import CriticalError, Request
 from supervisor.client import Client
+from supervisor.place import Place
 from supervisor.posix.processes import descendants_of
 from supervisor.testing.context import MemoryServiceContext
 
@@ -86,7 +88,11 @@ class Program:
         return self.ended()
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Stop it, and kill what is left."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE_S)
         below = descendants_of(self.process.pid) if self.process.poll() is None else []
         self.process.kill()
         self.process.wait()
@@ -290,6 +296,29 @@ def test_one_supervisor_per_state_directory(start: Callable[..., Program]) -> No
     first.process.kill()
     first.ended()
     start("tree").until_ready()
+
+
+def test_a_directory_of_somebody_else_is_not_swept(tmp_path: Path) -> None:
+    """What lies in a directory that no tree has used stays, and the tree is refused."""
+    key = tmp_path / "run" / "server.key"
+    key.parent.mkdir()
+    key.write_text("precious")
+
+    with pytest.raises(FileExistsError, match="holds other things"), Place(tmp_path):
+        pass
+
+    assert key.read_text() == "precious"
+
+
+def test_a_run_directory_is_gone_afterwards(tmp_path: Path) -> None:
+    """It is found through its link while the tree runs, and both are removed."""
+    with Place(tmp_path) as place:
+        (place.run_dir / "a.sock").touch()
+        found = names.run_dir(tmp_path)
+        assert found == place.run_dir
+
+    assert not found.exists()
+    assert not (tmp_path / "run").is_symlink()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import supervisor
+from protocol import names
 from supervisor.client import Client
 from tests.bench.supervisor.peers import HERE, Load, Peer
 
@@ -42,7 +44,9 @@ class Ours(Peer):
         self._client.call("novacron", "status")
 
     def close(self) -> None:
-        """Also close the connection."""
+        """Also close the connection, and remove what a killed supervisor leaves."""
         if self._client is not None:
             self._client.close()
+        run_dir = names.run_dir(self.directory / "state")
         super().close()
+        shutil.rmtree(run_dir, ignore_errors=True)
