@@ -21,7 +21,7 @@ LOCK_NAME = "supervisor.lock"
 LOCK_TIMEOUT_S = 2.0
 _LOCK_PAUSE_S = 0.02
 _PREFIX = "supervisor-"
-_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".secret")
+_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".secret", ".stacks")
 
 
 class AlreadyRunningError(NovacronError):

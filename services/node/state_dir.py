@@ -41,7 +41,7 @@ FORMAT_NAME = "format"
 _OWN_NAMES = frozenset({"run", "logs", "security", "dwcp", "postgres", "redis"})
 _OWN_MARKS = frozenset({FORMAT_NAME, lock.NAME})
 _MOUNT_NAMES = frozenset({"lost+found"})
-_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify")
+_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".stacks")
 _STALE_NAMES = frozenset({"operator.secret"})
 # In the run directory, a link back to the state directory, for people who wonder whose it is.
 _BACK_LINK = "state"
