@@ -10,14 +10,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from protocol.errors import RemoteCallError
 from protocol.messages.status import Verdict
+from supervisor.posix.processes import children_of
 from tests.fixtures.fix_node import ROOT, Node, alive, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.redis]
+
+
+def title_of(pid: int) -> str:
+    """What a process calls itself."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
@@ -144,6 +151,18 @@ def test_a_killed_supervisor_takes_its_subtree_and_comes_back(node: Node, path: 
 
     wait_until(lambda: not alive(below), "the subtree is gone", 1.0)
     wait_until(lambda: node.status().verdict is Verdict.READY, "ready again", 20.0)
+
+
+def test_a_killed_launcher_is_replaced_and_the_tree_comes_back(node: Node) -> None:
+    """All components end with it, count as one restart, and the node is ready again."""
+    before = {c.path: c.pid for c in node.status().components}
+    (launcher,) = (pid for pid in children_of(node.pid) if "launcher" in title_of(pid))
+
+    os.kill(launcher, signal.SIGKILL)
+
+    wait_until(lambda: not alive([pid for pid in before.values() if pid]), "all are gone", 1.0)
+    wait_until(lambda: node.status().verdict is Verdict.READY, "ready again", 30.0)
+    assert {c.path for c in node.status().components} == before.keys()
 
 
 def test_nothing_outlives_the_root(node: Node) -> None:
