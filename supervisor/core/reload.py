@@ -142,16 +142,17 @@ def _leave(state: State, child: Child) -> None:
 
 
 def _with_leaving(order: list[Child], old: dict[str, Child], staying: set[str]) -> list[Child]:
-    """The new order, with those that leave each behind whom it came after, to stop in its turn."""
-    leaving: dict[str, list[Child]] = {}
-    after = ""
+    """The new order, with those that leave behind all whom they came after, to stop before them."""
+    places = {child.spec.id: place for place, child in enumerate(order)}
+    leaving: dict[int, list[Child]] = {}
+    after = -1
     for name, child in old.items():
         if name in staying:
-            after = name
+            after = max(after, places[name])
         else:
             leaving.setdefault(after, []).append(child)
-    found = leaving.get("", [])
-    for child in order:
+    found = leaving.get(-1, [])
+    for place, child in enumerate(order):
         found.append(child)
-        found += leaving.get(child.spec.id, ())
+        found += leaving.get(place, ())
     return found

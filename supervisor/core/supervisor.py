@@ -6,8 +6,9 @@ Rules, each in one place below:
               tried), and for one of ``start_concurrency`` slots
     boot      a child that is not of the degraded class and fails before the first AllUp ends the
               supervisor: what was started stops in reverse order, and Finish names the child
-    stop      strictly one after another, last in order first; no start begins meanwhile; a pool
-              stops all at once within one shared time
+    stop      one after another, last in order first; where dependencies are declared, together
+              whom nobody needs any more; no start begins meanwhile; a pool stops all at once
+              within one shared time
     restart   by restart type and strategy, after a pause; counted against the intensity, past
               which the supervisor stops everything and finishes ESCALATED
     together  of ends that are found at one look the first in order is dealt with first, and what

@@ -156,6 +156,16 @@ def test_a_new_specification_leaves_alone_what_it_does_not_name() -> None:
     assert driver.states() == {"a": "up", "b": "stopped", "c": "up", "e": "up", "z": "up"}
 
 
+def test_children_that_leave_stop_before_all_whom_they_came_after() -> None:
+    """60: also where the new specification turns the order of those that stay around."""
+    driver = up(tree("a", "b", "c", "d"))
+
+    driver.send(events.Reconfigure(tree("c", child("a", settings={"x": 1}))))
+    driver.run(1.0)
+
+    assert driver.done() == ["stop d", "stop b", "stop a", "spawn a"]
+
+
 def test_a_child_that_leaves_and_is_named_again_at_once_has_one_process() -> None:
     """60: the process on its way out is waited for, and its late words are not the new one's."""
     driver = up(tree("a", "b"), b=Behaviour(stop_s=0.5))
