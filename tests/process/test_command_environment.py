@@ -45,6 +45,8 @@ time.sleep(1000)
 PYTHON = (os.path.realpath(sys.executable), "-S", "-E", "-c", LOOK)
 # SIGPIPE and SIGXFSZ, which the interpreter that looks ignores itself.
 PYTHON_IGNORES = 1 << 12 | 1 << 24
+# glibc's own, which nobody can set: whoever started the tests may have left them ignored.
+INTERNAL = 1 << 31 | 1 << 32
 SECRET = "correct horse battery staple"
 
 
@@ -70,7 +72,7 @@ def test_a_program_finds_a_plain_world(directory: Path, user: str) -> None:
     seen = _look(directory, readiness=parse("log:^{"), user=user)
     assert seen["fds"] == [0, 1, 2]
     assert seen["stdin"] == os.devnull
-    assert int(seen["ignored"], 16) == PYTHON_IGNORES
+    assert int(seen["ignored"], 16) & ~INTERNAL == PYTHON_IGNORES
     assert int(seen["blocked"], 16) == 0
     assert seen["no_new_privileges"] == "1"
     assert seen["directory"] == "/"
