@@ -106,6 +106,8 @@ class Control:
             hello = from_wire(Hello, message.body)
             if hello.incarnation == process.incarnation:
                 process.identity = identity
+                if process.update is not None:
+                    self.send_update(process, process.update)
                 child = self._loop.machine.children.get(name)
                 if child is not None and child.state is ChildState.STOPPING:
                     self.send_stop(process)  # it was asked before it could be spoken to
@@ -160,9 +162,10 @@ class Control:
         """Ask a Python child to end; False when it can't be reached."""
         return self._send_child(process, Envelope(Kind.CAST, 0, "stop", 0, "", None))
 
-    def send_update(self, process: Process, spec: SupervisorSpec) -> bool:
-        """Hand a nested supervisor its new specification; False when it can't be reached."""
-        return self._send_child(process, Envelope(Kind.CAST, 0, "update", 0, "", to_wire(spec)))
+    def send_update(self, process: Process, spec: SupervisorSpec) -> None:
+        """Hand a nested supervisor its new specification, as soon as it can be spoken to."""
+        update = Envelope(Kind.CAST, 0, "update", 0, "", to_wire(spec))
+        process.update = None if self._send_child(process, update) else spec
 
     def _answer(self, caller: Caller, kind: Kind, name: str, body: Plain) -> None:
         message = caller.message

@@ -24,7 +24,7 @@ a nested supervisor is made with its process::
                              ["preload", [module, ...]]
                              ["hold"] with a descriptor to keep open while the tree lives
     launcher -> supervisor   ["launched", id, incarnation, pid] with the pidfd attached
-                             ["ended", id, incarnation, code or -signal]
+                             ["ended", [[id, incarnation, code or -signal], ...]]
                              ["refused", id, incarnation, sentence]
     launcher -> child        Launch as bytes, with the board, and a supervisor's own channel
 """
@@ -65,6 +65,7 @@ _SWEEP_PERIOD_S = 5.0
 _SPARE_AFTER_S = 0.2
 # A process that is killed goes within milliseconds, unless the kernel holds it for a device.
 _KILL_TIMEOUT_S = 1.0
+_ENDS_PER_MESSAGE = 500
 
 # What Python ignores, and takes back by itself when it executes a program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -385,32 +386,35 @@ class _Launcher:
         return found
 
     def _reap(self) -> None:
-        while True:
-            try:
-                # Look first: multiprocess must be the one to collect what is its own.
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None:
-                return
-            child = self._children.get(found.si_pid)
+        """Collect all that have ended before anybody hears of it: one cause may have ended many."""
+        ended: list[tuple[_Child, int]] = []
+        while (pid := _ended_child()) is not None:
+            child = self._children.get(pid)
             if child is None:
-                os.waitpid(found.si_pid, 0)
-            else:
-                self._report_end(child)
-
-    def _report_end(self, child: _Child) -> None:
-        code = child.process.exitcode
-        self._forget(child)
-        if child.channel is not None:
-            self._drop(child.channel)
-        # What the child left behind must be gone before its successor starts.
+                os.waitpid(pid, 0)
+                continue
+            ended.append((child, child.process.exitcode))
+            self._forget(child)
+            if child is self._spare:
+                self._spare = None
+        if not ended:
+            return
+        for child, _code in ended:
+            if child.channel is not None:
+                self._drop(child.channel)
+        # What the children left behind must be gone before their successors start.
         processes.end_strangers(self._children, self._exempt)
-        if child is self._spare:
-            self._spare = None
-        elif child.owner is not None:
-            child.owner.send(["ended", child.id, child.incarnation, code])
-            self._watch_unsent(child.owner)
+        self._report_ends(ended)
+
+    def _report_ends(self, ended: list[tuple[_Child, int]]) -> None:
+        by_owner: dict[_Channel, list[list[object]]] = {}
+        for child, code in ended:
+            if child.owner is not None and child.owner.socket.fileno() in self._channels:
+                by_owner.setdefault(child.owner, []).append([child.id, child.incarnation, code])
+        for owner, ends in by_owner.items():
+            for first in range(0, len(ends), _ENDS_PER_MESSAGE):
+                owner.send(["ended", ends[first : first + _ENDS_PER_MESSAGE]])
+            self._watch_unsent(owner)
 
     def _watch_unsent(self, channel: _Channel) -> None:
         if channel.unsent and channel.socket.fileno() in self._channels:
@@ -448,6 +452,18 @@ class _Launcher:
         except ImportError as exc:
             # The child that needs it will say so itself, with its own name.
             _log.warning("preload_failed", module=name, error=str(exc))
+
+
+def _ended_child() -> int | None:
+    """A child of this process that waits to be collected; it is left so.
+
+    Whoever started it must collect it: multiprocess what is its own.
+    """
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
 
 
 def main() -> None:

@@ -157,8 +157,9 @@ class LauncherClient:
             match codec.decode(data):
                 case ["launched", str(name), int(incarnation), int(pid)]:
                     yield Launched(name, incarnation, pid, descriptors[0])
-                case ["ended", str(name), int(incarnation), int(code)]:
-                    yield Ended(name, incarnation, code)
+                case ["ended", [*ends]]:
+                    for name, incarnation, code in ends:
+                        yield Ended(name, incarnation, code)
                 case ["refused", str(name), int(incarnation), str(reason)]:
                     yield Refused(name, incarnation, reason)
 

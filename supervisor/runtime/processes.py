@@ -18,6 +18,7 @@ from supervisor.core.reason import (
     ExitKind,
     ExitReason,
 )
+from supervisor.core.spec import SupervisorSpec
 from supervisor.posix.board import LastWords
 
 _KINDS = {
@@ -40,6 +41,7 @@ class Process:
         limits: what it is limited to, for people.
         strain: why it is degraded though it does not say so; "" when it is not.
         doom: the reason that replaces its exit status, when it was ended for one.
+        update: a specification that it has still to be told, once it can be spoken to.
     """
 
     incarnation: int
@@ -48,6 +50,7 @@ class Process:
     pidfd: int | None = None
     identity: bytes | None = None
     health: Health = field(default=HEALTHY)
+    update: SupervisorSpec | None = None
     limits: tuple[str, ...] = ()
     strain: str = ""
     doom: ExitReason | None = None
