@@ -15,7 +15,7 @@ import pytest
 from supervisor.core.readiness import EXEC, NOTIFY, Readiness, parse
 from tests.process.command_tree import CommandTree, command, open_directory
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
 
 # Prints what it sees as one line of JSON, then lives on.
 LOOK = """

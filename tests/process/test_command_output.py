@@ -15,7 +15,7 @@ from services.ctl import logfiles
 from supervisor.core.readiness import parse
 from tests.process.command_tree import PATIENCE_S, CommandTree, command
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
 
 # Writes numbered lines of 64 bytes, and says on standard error what came of it.
 WRITE = """

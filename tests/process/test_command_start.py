@@ -15,7 +15,7 @@ from supervisor.core.readiness import EXEC, NOTIFY, Readiness, ReadinessKind, pa
 from supervisor.core.spec import ChildSpec, RestartType
 from tests.process.command_tree import CommandTree, command, open_directory
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
 
 # What each program does before it is up takes it so long.
 DELAY_S = 0.3

@@ -18,7 +18,7 @@ from supervisor.posix.processes import children_of, descendants_of
 from supervisor.runtime.launch import Launch, TreeSettings
 from supervisor.runtime.launcher_client import Ended, Launched, LauncherClient, Notice
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
 
 SECRET = bytes(32)
 PATIENCE_S = 10.0

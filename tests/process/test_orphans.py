@@ -17,7 +17,7 @@ import pytest
 from supervisor import connect
 from supervisor.posix.processes import children_of, descendants_of
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS, LEFT_PER_LEVEL = 3, 4
