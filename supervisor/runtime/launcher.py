@@ -18,7 +18,7 @@ the root, which is a sub-reaper too, and the root starts another launcher and it
 Messages are msgpack arrays on Unix seqpacket socket pairs, one pair for each supervisor; that of
 a nested supervisor is made with its process::
 
-    supervisor -> launcher   ["launch", id, incarnation, is_supervisor, [module, ...],
+    supervisor -> launcher   ["launch", id, incarnation, type, [module, ...],
                              Launch as bytes] with the descriptor of the supervisor's board
                              ["execute", id, incarnation, Program]
                              ["preload", [module, ...]]
@@ -42,8 +42,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import multiprocess
 import multiprocess.process
@@ -53,11 +53,12 @@ from protocol import codec
 from protocol.records import from_wire
 from supervisor.child import logs
 from supervisor.child import main as child_main
+from supervisor.core.spec import ChildType
 from supervisor.posix import descriptors, prctl, processes
+from supervisor.runtime.channel import MESSAGE_BYTES_MAX, Channel, channel_pair
 from supervisor.runtime.launch import Program
 from supervisor.runtime.program import execute
 
-MESSAGE_BYTES_MAX = 128 << 10
 # Orphans of a child that died are looked for when something was reaped, and this often besides.
 _SWEEP_PERIOD_S = 5.0
 # A spare is forked once nobody has asked for anything for so long: the child that was just
@@ -72,14 +73,6 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _fork = multiprocess.get_context("fork")
 _log = structlog.get_logger(component="launcher")
-
-
-def channel_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a channel between a supervisor and its launcher, both blocking."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX * 8)
-    return ends
 
 
 def serve(channel: socket.socket, root_pid: int, title: str, exempt: Sequence[str]) -> None:
@@ -119,44 +112,6 @@ def _become_launcher(root_pid: int, title: str) -> None:
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
 
-@dataclass(eq=False, slots=True)
-class _Channel:
-    """The way to one supervisor; what it does not take at once waits here.
-
-    A supervisor that is stopped takes nothing, and the others must not wait for it. It can only
-    miss as much as it has asked for, so what waits is bounded by its children.
-    """
-
-    socket: socket.socket
-    unsent: deque[tuple[bytes, tuple[int, ...]]] = field(default_factory=deque)
-
-    def send(self, message: list[object], *owned: int) -> None:
-        """Send, or keep until ``flush``; the descriptors are closed once they have gone."""
-        self.unsent.append((codec.encode(message), owned))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits."""
-        while self.unsent:
-            data, owned = self.unsent[0]
-            try:
-                socket.send_fds(self.socket, [data], owned)
-            except BlockingIOError:
-                return
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the supervisor is gone, as the loop will notice at once
-            self.unsent.popleft()
-            for descriptor in owned:
-                os.close(descriptor)
-
-    def close(self) -> None:
-        self.socket.close()
-        for _data, owned in self.unsent:
-            for descriptor in owned:
-                os.close(descriptor)
-        self.unsent.clear()
-
-
 class _Executed:
     """A program that was executed directly; what is needed of multiprocess's Process."""
 
@@ -189,22 +144,39 @@ class _Child:
 
     process: Any
     handover: socket.socket | None
-    owner: _Channel | None = None
+    owner: Channel | None = None
     id: str = ""
     incarnation: int = 0
-    channel: _Channel | None = None
+    channel: Channel | None = None
+
+
+class _Asked(NamedTuple):
+    """A process that a supervisor has asked for."""
+
+    owner: Channel
+    name: str
+    incarnation: int
+    kind: ChildType
+    launch: bytes
+    received: list[int]
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it stays a Python process, with the memory that it shares when it is forked."""
+        return self.kind in (ChildType.SERVICE, ChildType.LOOP)
 
 
 class _Launcher:
     def __init__(self, root: socket.socket, exempt: Sequence[str]) -> None:
         root.settimeout(0)
         self._exempt = exempt
-        self._root = _Channel(root)
+        self._root = Channel(root)
         self._channels = {root.fileno(): self._root}
         self._children: dict[int, _Child] = {}
         self._spare: _Child | None = None
         self._has_forked = False  # a tree of plain programs needs no spare
         self._preload: deque[str] = deque()
+        self._waiting: list[_Asked] = []  # for the imports, of which they share the memory then
         self._held: list[int] = []  # open as long as we and those that we fork live
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
@@ -237,7 +209,7 @@ class _Launcher:
 
     # -- what supervisors ask for ---------------------------------------------------------------
 
-    def _serve(self, channel: _Channel, flags: int) -> None:
+    def _serve(self, channel: Channel, flags: int) -> None:
         channel.flush()
         if flags & ~select.POLLOUT and not self._take_message(channel):
             self._drop(channel)
@@ -245,7 +217,7 @@ class _Launcher:
             wanted = select.POLLIN | (select.POLLOUT if channel.unsent else 0)
             self._poller.modify(channel.socket, wanted)
 
-    def _take_message(self, channel: _Channel) -> bool:
+    def _take_message(self, channel: Channel) -> bool:
         """Do what one message asks for; False when its sender is gone."""
         try:
             data, received, _flags, _address = socket.recv_fds(
@@ -260,18 +232,14 @@ class _Launcher:
         match codec.decode(data):
             case ["hold"]:
                 self._held.extend(received)
-            case [
-                "launch",
-                str(name),
-                int(incarnation),
-                bool(is_supervisor),
-                [*modules],
-                bytes(launch),
-            ]:
+            case ["launch", str(name), int(incarnation), str(kind), [*modules], bytes(launch)]:
                 # What this child would import, its successor and its siblings need as well.
-                for module in self._missing(modules):
-                    self._import(module)
-                self._launch(channel, name, incarnation, launch, received, is_supervisor)
+                self._preload.extend(self._missing(modules))
+                asked = _Asked(channel, name, incarnation, ChildType(kind), launch, received)
+                if self._preload and asked.is_python:
+                    self._waiting.append(asked)
+                else:
+                    self._launch(asked)
             case ["execute", str(name), int(incarnation), dict(wire)]:
                 self._execute(channel, name, incarnation, from_wire(Program, wire))
             case ["preload", [*modules]]:
@@ -280,15 +248,8 @@ class _Launcher:
                 _log.error("launcher_message_unknown", message=repr(other)[:200])
         return True
 
-    def _launch(
-        self,
-        owner: _Channel,
-        name: str,
-        incarnation: int,
-        launch: bytes,
-        received: list[int],
-        is_supervisor: bool,  # noqa: FBT001 - as it comes from the wire
-    ) -> None:
+    def _launch(self, asked: _Asked) -> None:
+        owner, name, incarnation, kind, launch, received = asked
         self._has_forked = True
         child, self._spare = self._spare, None
         try:
@@ -301,10 +262,10 @@ class _Launcher:
         handover = child.handover
         assert handover is not None  # every forked process has one
         theirs: list[int] = []
-        if is_supervisor:
+        if kind is ChildType.SUPERVISOR:
             ours, its_end = channel_pair()
             ours.settimeout(0)
-            child.channel = self._channels[ours.fileno()] = _Channel(ours)
+            child.channel = self._channels[ours.fileno()] = Channel(ours)
             self._poller.register(ours, select.POLLIN)
             theirs.append(its_end.detach())
         with contextlib.suppress(OSError):  # a killed spare's end is reported like any other's
@@ -313,7 +274,7 @@ class _Launcher:
         descriptors.close_all([*received, *theirs])
         self._report_launch(child, owner)
 
-    def _execute(self, owner: _Channel, name: str, incarnation: int, program: Program) -> None:
+    def _execute(self, owner: Channel, name: str, incarnation: int, program: Program) -> None:
         try:
             process = _Executed(execute(program))
         except OSError as exc:
@@ -322,7 +283,7 @@ class _Launcher:
         child = self._children[process.pid] = _Child(process, None, owner, name, incarnation)
         self._report_launch(child, owner)
 
-    def _report_launch(self, child: _Child, owner: _Channel) -> None:
+    def _report_launch(self, child: _Child, owner: Channel) -> None:
         # Nobody but us can reap it, so the pid is certainly still this child's.
         pidfd = os.pidfd_open(child.process.pid)
         owner.send(["launched", child.id, child.incarnation, child.process.pid], pidfd)
@@ -357,7 +318,7 @@ class _Launcher:
 
     # -- what ends ------------------------------------------------------------------------------
 
-    def _drop(self, channel: _Channel) -> None:
+    def _drop(self, channel: Channel) -> None:
         """A supervisor speaks to us no more: end what is below it, which nobody supervises."""
         if channel.socket.fileno() not in self._channels:
             return
@@ -371,13 +332,17 @@ class _Launcher:
             if processes.await_end(child.process.pid, deadline_s - time.monotonic()):
                 assert child.process.exitcode is not None  # which reaps it
                 self._forget(child)
-        for gone in (channel, *(child.channel for child in below if child.channel is not None)):
-            del self._channels[gone.socket.fileno()]
-            self._poller.unregister(gone.socket)
-            gone.close()
+        gone = [channel, *(child.channel for child in below if child.channel is not None)]
+        for asked in [asked for asked in self._waiting if asked.owner in gone]:
+            self._waiting.remove(asked)
+            descriptors.close_all(asked.received)
+        for dropped in gone:
+            del self._channels[dropped.socket.fileno()]
+            self._poller.unregister(dropped.socket)
+            dropped.close()
         processes.end_strangers(self._children, self._exempt)
 
-    def _below(self, channel: _Channel) -> list[_Child]:
+    def _below(self, channel: Channel) -> list[_Child]:
         """The processes of a supervisor and of all supervisors below it."""
         found = [child for child in self._children.values() if child.owner is channel]
         for child in found:  # grows while it is walked
@@ -407,7 +372,7 @@ class _Launcher:
         self._report_ends(ended)
 
     def _report_ends(self, ended: list[tuple[_Child, int]]) -> None:
-        by_owner: dict[_Channel, list[list[object]]] = {}
+        by_owner: dict[Channel, list[list[object]]] = {}
         for child, code in ended:
             if child.owner is not None and child.owner.socket.fileno() in self._channels:
                 by_owner.setdefault(child.owner, []).append([child.id, child.incarnation, code])
@@ -416,7 +381,7 @@ class _Launcher:
                 owner.send(["ended", ends[first : first + _ENDS_PER_MESSAGE]])
             self._watch_unsent(owner)
 
-    def _watch_unsent(self, channel: _Channel) -> None:
+    def _watch_unsent(self, channel: Channel) -> None:
         if channel.unsent and channel.socket.fileno() in self._channels:
             self._poller.modify(channel.socket, select.POLLIN | select.POLLOUT)
 
@@ -431,6 +396,10 @@ class _Launcher:
     def _use_idle_time(self) -> None:
         if self._preload:
             self._import(self._preload.popleft())
+            if not self._preload:
+                waiting, self._waiting = self._waiting, []
+                for asked in waiting:
+                    self._launch(asked)
             return
         processes.end_strangers(self._children, self._exempt)
         if self._spare is None and self._has_forked:

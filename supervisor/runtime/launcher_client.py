@@ -15,15 +15,16 @@ import multiprocess
 
 from protocol import codec
 from protocol.records import to_wire
-from supervisor.core.spec import ChildType
 from supervisor.posix import processes
 from supervisor.posix.board import Board
 from supervisor.runtime import launcher
+from supervisor.runtime.channel import MESSAGE_BYTES_MAX, channel_pair
 from supervisor.runtime.launch import Launch
 from supervisor.runtime.program import can_execute, plain_program
 
-# A launch that the launcher has not answered by then means that it hangs.
-ANSWER_TIMEOUT_S = 5.0
+# A launch that the launcher has not answered by then means that it hangs. At the boot it first
+# imports what all children share, which takes a second and on slow machines several.
+ANSWER_TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 2.0
 
 
@@ -85,7 +86,7 @@ class LauncherClient:
             modules: what the first children need.
             exempt: programs that outlive the tree; see processes.is_exempt.
         """
-        ours, theirs = launcher.channel_pair()
+        ours, theirs = channel_pair()
         process = multiprocess.get_context("fork").Process(
             target=_serve_forked, args=(ours, theirs, os.getpid(), title, exempt), daemon=False
         )
@@ -101,7 +102,7 @@ class LauncherClient:
 
         It finds modules where this process does.
         """
-        ours, theirs = launcher.channel_pair()
+        ours, theirs = channel_pair()
         theirs.set_inheritable(True)
         module, number = "supervisor.runtime.launcher", str(theirs.fileno())
         pid = os.posix_spawn(
@@ -125,10 +126,9 @@ class LauncherClient:
         spec = launch.spec
         if (program := plain_program(launch)) is not None and can_execute():
             return self._send(["execute", spec.id, launch.incarnation, to_wire(program)])
-        is_supervisor = spec.type is ChildType.SUPERVISOR
         wire = codec.encode(to_wire(launch))
         modules = list(spec.preload)
-        message = ["launch", spec.id, launch.incarnation, is_supervisor, modules, wire]
+        message = ["launch", spec.id, launch.incarnation, spec.type.value, modules, wire]
         return self._send(message, board.descriptor)
 
     def preload(self, modules: Iterable[str]) -> None:
@@ -148,7 +148,7 @@ class LauncherClient:
         while True:
             try:
                 data, descriptors, _flags, _address = socket.recv_fds(
-                    self.channel, launcher.MESSAGE_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
+                    self.channel, MESSAGE_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
