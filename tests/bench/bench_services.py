@@ -16,6 +16,7 @@ from supervisor.child import logs
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 from supervisor.core.spec import ChildSpec, SupervisorSpec
 from supervisor.runtime.launch import TreeSettings
+from supervisor.runtime.launcher_client import LauncherClient
 from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.root import Reloaded, RootSettings, run_root
 
@@ -75,6 +76,7 @@ class _NoReloader:
 def main() -> int:
     """Run the tree."""
     directory = Path(sys.argv[1])
+    launcher = LauncherClient.fork("novacron-bench")  # before there are threads
     logs.configure("novacron", log_dir="", level="warning")
     here = "tests.bench.bench_services"
     children = (
@@ -101,6 +103,7 @@ def main() -> int:
         tree,
         reloader=_NoReloader(),
         manager=ServiceManager({}),
+        launcher=launcher,
     )
 
 
