@@ -374,7 +374,7 @@ class SupervisorLoop:
         self._launcher.close()
         launcher = self.owner.replace_launcher()
         if launcher is None:
-            self.final = ExitReason(kind=ExitKind.KILLED, detail="the launcher ended")
+            self.final = ExitReason(kind=ExitKind.ORPHANED, detail="the launcher ended")
             return
         self._launcher = launcher
         self.watch(launcher.channel, self._take_notices)

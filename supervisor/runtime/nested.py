@@ -87,7 +87,8 @@ class _Nested:
         final = self._loop.run()
         self._send_reports()
         self._above.close(linger=100)
-        if final.kind not in (ExitKind.SHUTDOWN, ExitKind.NORMAL):
+        # One that is orphaned is about to be killed; words would make it look like a failure.
+        if final.kind not in (ExitKind.SHUTDOWN, ExitKind.NORMAL, ExitKind.ORPHANED):
             origin = f"{self._launch.spec.id}/{final.origin}" if final.origin else ""
             words = LastWords(final.code or final.kind.value, final.detail, origin, final.phase)
             self._board.leave(self._launch.slot, words)

@@ -35,4 +35,4 @@ def test_a_tree_survives_a_minute_of_random_kills() -> None:
     early, late = outcome["descriptors"]
     assert late == early
     early_mib, late_mib = outcome["resident_mib"]
-    assert late_mib < early_mib + 2
+    assert late_mib < early_mib + 5  # the journal fills up to its 4,096 records
