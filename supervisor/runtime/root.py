@@ -195,6 +195,7 @@ class _Root:
         self._note("component:state", record.path, fields)
         for ended in self._phases.update(record, time.monotonic()):
             self._phase_ended(ended)
+            self._manager.status(self._phase_sentence())  # at once: each phase is told
         if self._loop.machine.mode is Mode.BOOTING:
             self._sentence_changed()
 
