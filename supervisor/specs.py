@@ -152,15 +152,8 @@ def service(
     Raises:
         SpecError: something is not as it must be.
     """
-    spec = ChildSpec(
-        id=id,
-        start=start if isinstance(start, str) else _place(id, start),
-        type=ChildType.SERVICE,
-        settings=dict(settings or {}),
-        liveness=liveness,
-        preload=tuple(preload),
-    )
-    return _with_options(spec, options)
+    spec = ChildSpec(id=id, type=ChildType.SERVICE, liveness=liveness, preload=tuple(preload))
+    return _python(spec, start, settings, options)
 
 
 def loop(
@@ -173,15 +166,8 @@ def loop(
     **options: Unpack[ChildOptions],
 ) -> ChildSpec:
     """A Python class with a loop of its own, a BlockingService; the arguments are service's."""
-    spec = ChildSpec(
-        id=id,
-        start=start if isinstance(start, str) else _place(id, start),
-        type=ChildType.LOOP,
-        settings=dict(settings or {}),
-        liveness=liveness,
-        preload=tuple(preload),
-    )
-    return _with_options(spec, options)
+    spec = ChildSpec(id=id, type=ChildType.LOOP, liveness=liveness, preload=tuple(preload))
+    return _python(spec, start, settings, options)
 
 
 def subtree(
@@ -264,6 +250,14 @@ def check_names(spec: SupervisorSpec, run_dir: Path, above: str = names.ROOT) ->
             raise SpecError(path, f"its socket's path would be too long below {run_dir}")
         if child.children is not None:
             check_names(child.children, run_dir, path)
+
+
+def _python(
+    spec: ChildSpec, start: str | type, settings: Mapping[str, Plain] | None, options: ChildOptions
+) -> ChildSpec:
+    place = start if isinstance(start, str) else _place(spec.id, start)
+    spec = dataclasses.replace(spec, start=place, settings=dict(settings or {}))
+    return _with_options(spec, options)
 
 
 def _with_options(spec: ChildSpec, options: ChildOptions) -> ChildSpec:
