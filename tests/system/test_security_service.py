@@ -10,7 +10,7 @@ import pytest
 
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.health import HealthState
-from services.security import service as serving
+from services.security import audit_part
 from services.security.errors import AuditDisabledError, AuditRefusedError
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.fixtures.memory_journal import MemoryJournal
@@ -140,7 +140,7 @@ def test_a_check_proves_cipher_and_log(
     async def scenario() -> None:
         async with node(tmp_path, postgres_settings(database)) as found:
             assert (await found.service.check()).state is HealthState.HEALTHY
-            monkeypatch.setattr(serving, "CHECK_APPEND_PERIOD_S", 0.0)
+            monkeypatch.setattr(audit_part, "CHECK_APPEND_PERIOD_S", 0.0)
             assert (await found.service.check()).state is HealthState.HEALTHY
             monkeypatch.undo()
             with database.connect() as connection:
@@ -209,7 +209,6 @@ def test_a_restart_without_database_keeps_what_waited(
                 body = {"action": "vm:started", "subject": "x"}
                 assert await first.call("audit.append", body) == {"seq": None}
                 await first.service.terminate()
-                first.service._audit = None  # terminated; the block's end has nothing to do
             finally:
                 database.server.start()
         async with node(tmp_path, postgres_settings(database)) as second:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.security.service import _end
+from services.security.parts import end
 
 
 def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
@@ -22,7 +22,7 @@ def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
     async def scenario() -> bool:
         task = asyncio.create_task(deaf_once())
         await asyncio.sleep(0)
-        await _end(task)
+        await end(task)
         return task.cancelled()
 
     assert asyncio.run(scenario())
@@ -35,7 +35,7 @@ def test_a_task_that_ended_or_never_began_is_left_alone() -> None:
     async def scenario() -> None:
         task = asyncio.create_task(asyncio.sleep(0))
         await task
-        await _end(task)
-        await _end(None)
+        await end(task)
+        await end(None)
 
     asyncio.run(scenario())
