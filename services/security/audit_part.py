@@ -56,6 +56,7 @@ class AuditPart(Part):
         encryption: has the signing key.
     """
 
+    step = 3
     name = "audit"
 
     def __init__(

@@ -18,6 +18,7 @@ class CredentialsPart(Part):
         level: what all parts share.
     """
 
+    step = 1
     name = "credentials"
 
     def __init__(self, level: Level) -> None:

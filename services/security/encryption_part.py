@@ -24,6 +24,7 @@ class EncryptionPart(Part):
         keyring: the node's keys; there once the part is open.
     """
 
+    step = 2
     name = "encryption"
     keyring: Keyring
 

@@ -66,3 +66,34 @@ class AuditQueueFullError(NovacronError):
 
     code = "security.audit_queue_full"
     retryable = True
+
+
+class TokenWrongError(NovacronError):
+    """A token can't be made as asked; nothing was kept."""
+
+    code = "security.token_wrong"
+
+
+class TokenUnknownError(NovacronError):
+    """There is no token with that id."""
+
+    code = "security.token_unknown"
+
+
+class TokensFullError(NovacronError):
+    """As many tokens are kept as may be; nothing was kept."""
+
+    code = "security.tokens_full"
+
+
+class TokenRefusedError(NovacronError):
+    """The presented token does not let its bearer in."""
+
+    code = "security.token_refused"
+
+
+class TokenStoreError(NovacronError):
+    """The database refuses to keep or to give tokens; another try would not help."""
+
+    code = "security.token_store"
+    expected = False

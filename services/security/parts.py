@@ -47,12 +47,14 @@ class Level:
 
 
 class Part(abc.ABC):
-    """One step of the security level.
+    """A step of the security level, or a part of one.
 
     Attributes:
-        name: of the step, in the log.
+        step: which of the five: 1 credentials, 2 encryption, 3 audit, 4 zero trust.
+        name: in the log.
     """
 
+    step: int
     name: str
 
     @abc.abstractmethod

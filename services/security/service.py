@@ -3,8 +3,8 @@
 1 credentials      the database takes them; the level's files are ours alone
 2 encryption       master key loaded or made; the cipher proves itself
 3 audit            chain head read, waiting events chained, a record written and read back
-4 zero trust       nothing of its own yet: every process has a CURVE key pair from its
-supervisor, and that is all there is; the log says so
+4 zero trust       the API's tokens are at hand; identities of processes and persons come from
+the supervisors, and the policy is in force before this process starts
 5 validation       the answer to ``check``, from then on whenever it is asked
 
 Each step is a part of its own (services.security.parts).
@@ -23,6 +23,7 @@ from services.security.credentials_part import CredentialsPart
 from services.security.encryption_part import EncryptionPart
 from services.security.model import SecuritySettings, SecurityStatus
 from services.security.parts import Level, Part, Work, worst
+from services.security.tokens_part import TokensPart
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 
@@ -49,15 +50,19 @@ class SecurityService(Service):
         credentials = CredentialsPart(level)
         self._encryption = EncryptionPart(level)
         self._audit = AuditPart(level, credentials, self._encryption)
-        self._parts: tuple[Part, ...] = (credentials, self._encryption, self._audit)
+        self._parts: tuple[Part, ...] = (
+            credentials,
+            self._encryption,
+            self._audit,
+            TokensPart(level),
+        )
         try:
-            for number, part in enumerate(self._parts, start=1):
-                self._step(number, part.name, **await part.open())
+            for part in self._parts:
+                self._step(part.step, part.name, **await part.open())
         except BaseException:
             await self._close()
             raise
         await credentials.close()  # what it tried is proven, and nobody needs it any more
-        self._step(4, "zero_trust", left_out="CURVE keys per process, nothing beyond them yet")
         health = await self.check()
         self._step(5, "validation", health=health.state.value, reason=health.reason)
         self._publish_health()
