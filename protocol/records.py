@@ -10,7 +10,6 @@ out. Unknown fields are refused: a peer of another version must not be half unde
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import types
@@ -18,6 +17,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from protocol.dataclass import fields_of, is_dataclass
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 R = TypeVar("R")
@@ -46,7 +46,7 @@ def to_wire(record: object) -> Plain:
         return [to_wire(item) for item in record]
     if isinstance(record, Mapping):
         return {key: to_wire(value) for key, value in record.items()}
-    if dataclasses.is_dataclass(record):
+    if is_dataclass(record):
         return {
             name: to_wire(value)
             for name, default in _defaults(_hashable(type(record)))
@@ -71,13 +71,7 @@ def _hashable(cls: type) -> Any:  # Any: the checker does not see that a class h
 
 @functools.cache
 def _defaults(cls: type) -> tuple[tuple[str, object], ...]:
-    found = []
-    for field in dataclasses.fields(cls):
-        default: object = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        found.append((field.name, default))
-    return tuple(found)
+    return tuple((field.name, field.make_default()) for field in fields_of(cls))
 
 
 @functools.cache
@@ -97,7 +91,7 @@ def _decoder(kind: Any) -> _Decoder:  # Any: type expressions have no common sta
         return _union_decoder(typing.get_args(kind))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return functools.partial(_decode_enum, kind)
-    if dataclasses.is_dataclass(kind):
+    if is_dataclass(kind):
         return _record_decoder(typing.cast("type", kind))
     if hasattr(kind, "__supertype__"):  # NewType
         return _decoder(kind.__supertype__)
@@ -149,9 +143,9 @@ def _union_decoder(members: tuple[object, ...]) -> _Decoder:
 
 
 def _record_decoder(cls: type) -> _Decoder:
-    fields = dataclasses.fields(cls)
+    fields = fields_of(cls)
     decoders: dict[str, _Decoder] = {}
-    required = frozenset(name for name, default in _defaults(cls) if default is dataclasses.MISSING)
+    required = frozenset(field.name for field in fields if field.is_required)
 
     def decode(value: object, where: str) -> object:
         if not decoders:  # at first use, so that a record may nest records of its own class

@@ -6,7 +6,6 @@ they refuse is refused before anything is started.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 from protocol import names
+from protocol.dataclass import replace
 from protocol.records import Plain
 from supervisor.core.readiness import EXEC, Readiness, ReadinessError, parse
 from supervisor.core.resources import Resources
@@ -256,13 +256,13 @@ def _python(
     spec: ChildSpec, start: str | type, settings: Mapping[str, Plain] | None, options: ChildOptions
 ) -> ChildSpec:
     place = start if isinstance(start, str) else _place(spec.id, start)
-    spec = dataclasses.replace(spec, start=place, settings=dict(settings or {}))
+    spec = replace(spec, start=place, settings=dict(settings or {}))
     return _with_options(spec, options)
 
 
 def _with_options(spec: ChildSpec, options: ChildOptions) -> ChildSpec:
     depends_on = options.get("depends_on", spec.depends_on)
-    return dataclasses.replace(
+    return replace(
         spec,
         restart=_choice(spec.id, RestartType, options.get("restart", spec.restart)),
         failure=_choice(spec.id, FailureClass, options.get("failure", spec.failure)),

@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from supervisor import specs
 from supervisor.core.spec import ChildSpec, ChildType, SpecError, SupervisorSpec, validate

@@ -17,8 +17,7 @@ Supervisor to child::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from protocol.dataclass import dataclass, field
 from protocol.messages.health import Health, HealthState
 from protocol.records import Plain
 

@@ -9,8 +9,7 @@ happen next; it changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from protocol.dataclass import dataclass
 from protocol.messages.health import HealthState
 
 

@@ -8,8 +8,7 @@ and is told how many records it no longer holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from protocol.dataclass import dataclass, field
 from protocol.records import Plain
 
 

@@ -7,7 +7,8 @@ that neither side's restart loses or repeats what was counted before.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+from protocol.dataclass import dataclass, field
 
 
 class MetricKind(enum.Enum):

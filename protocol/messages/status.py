@@ -7,8 +7,8 @@ a change of meaning takes a new ``schema``.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from protocol.dataclass import dataclass
 from protocol.messages.health import HealthState
 
 SCHEMA = "novacron.status/1"

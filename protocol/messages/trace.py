@@ -11,8 +11,7 @@ interface.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from protocol.dataclass import dataclass, field
 from protocol.records import Plain
 
 

@@ -14,13 +14,13 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 from zmq.utils import z85
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import AccessDeniedError, PeerUnavailableError
 
 ZAP_DOMAIN = b"novacron"

@@ -12,8 +12,8 @@ do not.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from protocol.dataclass import dataclass
 from protocol.messages.control import ComponentRecord
 from protocol.messages.status import BootReport, PhaseStatus, Timing
 from supervisor.core.spec import FailureClass, RestartStrategy, SupervisorSpec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import envelope
+from protocol.dataclass import dataclass
 from protocol.envelope import Envelope, Kind
 from protocol.errors import CallTimeoutError, PeerUnavailableError, RemoteProtocolError
 from protocol.records import Plain

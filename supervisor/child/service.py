@@ -18,11 +18,11 @@ that they need arrives through the context.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import structlog
 
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from protocol.messages.health import HEALTHY, Health
 from protocol.messages.metrics import MetricSample

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocol import codec
+from protocol.dataclass import dataclass
+from protocol.messages.control import Hello
 from protocol.records import from_wire, to_wire
 from supervisor.core.spec import ChildSpec, Liveness
+from supervisor.posix.board import LastWords
 from supervisor.runtime.launch import Launch, TreeSettings
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def warm_up() -> Warmth:
 
     import zmq
 
-    _settle_memory()
+    rehearse()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(asyncio.sleep(0))
     context: Context = zmq.Context(io_threads=1)
@@ -49,8 +51,12 @@ def warm_up() -> Warmth:
     return Warmth(loop, context)
 
 
-def _settle_memory() -> None:
-    """Take a specification through the wire, as its arrival will."""
+def rehearse() -> None:
+    """Take through the wire what every child will.
+
+    The launcher does it before it forks the first one, since what is made at its first use is
+    made once then; and a spare does it to touch the memory.
+    """
     spec = ChildSpec(id="spare", start="package.module:Service", liveness=Liveness())
     launch = Launch(
         tree=TreeSettings(run_dir="/"),
@@ -63,3 +69,5 @@ def _settle_memory() -> None:
         secret_key=b"",
     )
     from_wire(Launch, codec.decode(codec.encode(to_wire(launch))))
+    to_wire(Hello(pid=1, incarnation=1))
+    to_wire(LastWords(code="", detail=""))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from protocol.dataclass import dataclass
 from supervisor.core.reason import ExitReason
 from supervisor.core.spec import ChildSpec, SupervisorSpec
 

@@ -18,8 +18,8 @@ States, and what moves a child on:
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 
+from protocol.dataclass import dataclass, field
 from protocol.records import Plain
 from supervisor.core.intensity import RestartWindow
 from supervisor.core.reason import ExitReason

@@ -11,8 +11,7 @@ An end is one of four things, told apart in ``take_exit``:
 
 from __future__ import annotations
 
-import dataclasses
-
+from protocol.dataclass import replace
 from supervisor.core import backoff, strategy
 from supervisor.core.actions import Discarded
 from supervisor.core.child import Child, ChildState, Order
@@ -54,7 +53,7 @@ def _understood(child: Child, reason: ExitReason, *, is_to_stop: bool) -> ExitRe
         kind = ExitKind.START_FAILED
     elif child.state is ChildState.UP and kind is ExitKind.DECLINED:
         kind = ExitKind.CRASHED  # too late to decline
-    return reason if kind is reason.kind else dataclasses.replace(reason, kind=kind)
+    return reason if kind is reason.kind else replace(reason, kind=kind)
 
 
 def _settle_stopped(state: State, child: Child) -> None:
@@ -90,7 +89,7 @@ def _ended(state: State, child: Child, reason: ExitReason, *, is_starting: bool)
     elif is_first_start and not _is_degradable(child):
         state.move(child, ChildState.STOPPED)
         kind = ExitKind.START_FAILED
-        state.finish(blame(child, dataclasses.replace(reason, kind=kind)))
+        state.finish(blame(child, replace(reason, kind=kind)))
     elif restart is RestartType.TEMPORARY or (
         restart is RestartType.TRANSIENT and not reason.is_abnormal
     ):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from protocol.dataclass import dataclass, field
 from protocol.records import Plain
 from supervisor.core.reason import ExitReason
 from supervisor.core.spec import ChildSpec, SupervisorSpec

@@ -7,8 +7,7 @@ all at once within one shared time, and none is kept on the list when it is down
 
 from __future__ import annotations
 
-import dataclasses
-
+from protocol.dataclass import replace
 from protocol.records import Plain
 from supervisor.core.child import Child
 from supervisor.core.commands import put_in, refuse_while_ending
@@ -35,6 +34,4 @@ def add_instance(state: State, settings: dict[str, Plain]) -> None:
 def instance_spec(spec: SupervisorSpec, name: str, settings: dict[str, Plain]) -> ChildSpec:
     """The specification of one instance."""
     (template,) = spec.children
-    return dataclasses.replace(
-        template, id=name, settings={**template.settings, **settings}, depends_on=()
-    )
+    return replace(template, id=name, settings={**template.settings, **settings}, depends_on=())

@@ -7,8 +7,8 @@ we answer at once, and therefore have a fourth.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from protocol.dataclass import dataclass
 from supervisor.core.child import Child, ChildState
 from supervisor.core.spec import ChildType, RestartType
 from supervisor.core.state import State

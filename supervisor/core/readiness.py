@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+
+from protocol.dataclass import dataclass
 
 # A Unix socket's path holds at most 107 bytes.
 _SUN_PATH_MAX = 107

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from protocol.dataclass import dataclass
 
 # What a Python child of ours exits with; a command's codes are its own.
 EXIT_NORMAL = 0

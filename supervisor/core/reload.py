@@ -9,8 +9,8 @@ stays, last, as long as it fits.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 
+from protocol.dataclass import dataclass, replace
 from supervisor.core import pool
 from supervisor.core.actions import Changed, Update
 from supervisor.core.child import Child, ChildState
@@ -82,7 +82,7 @@ def _take_over_children(state: State, spec: SupervisorSpec) -> None:
         change.apply(state)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Change:
     child: Child
     old: ChildSpec
@@ -117,7 +117,7 @@ def _is_same_process(old: ChildSpec, new: ChildSpec) -> bool:
         return False
     pool_kind = RestartStrategy.SIMPLE_ONE_FOR_ONE
     is_pool = (old.children.strategy is pool_kind, new.children.strategy is pool_kind)
-    return dataclasses.replace(old, children=new.children) == new and is_pool[0] == is_pool[1]
+    return replace(old, children=new.children) == new and is_pool[0] == is_pool[1]
 
 
 def _added(old: dict[str, Child], spec: SupervisorSpec) -> list[Child]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from protocol.dataclass import dataclass, field
 
 INFINITY = -1
 _PRIORITY_MAX = 99

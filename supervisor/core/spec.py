@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Container
-from dataclasses import dataclass, field
 
+from protocol.dataclass import dataclass, field
 from protocol.records import Plain
 from supervisor.core.readiness import NOTIFY, Readiness, ReadinessError, check
 from supervisor.core.resources import NO_LIMITS, Resources, ResourcesError

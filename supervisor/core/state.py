@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 
+from protocol.dataclass import replace
 from supervisor.core.actions import Action, Changed
 from supervisor.core.child import Child, ChildState
 from supervisor.core.intensity import RestartWindow
@@ -130,4 +130,4 @@ def blame(child: Child, reason: ExitReason) -> ExitReason:
     """The supervisor's own end, naming the component where it began."""
     if reason.origin:
         return reason
-    return dataclasses.replace(reason, origin=child.spec.id, phase=child.spec.phase)
+    return replace(reason, origin=child.spec.id, phase=child.spec.phase)

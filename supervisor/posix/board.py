@@ -18,9 +18,9 @@ import mmap
 import os
 import struct
 import time
-from dataclasses import dataclass
 
 from protocol import codec
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from protocol.records import from_wire, to_wire
 from supervisor.core.spec import CHILDREN_MAX

@@ -19,10 +19,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from supervisor.core.resources import CgroupLimits
 

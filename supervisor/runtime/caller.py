@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.envelope import Envelope
 from protocol.errors import NovacronError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from dataclasses import dataclass, field
 
 from protocol import codec
+from protocol.dataclass import dataclass, field
 
 MESSAGE_BYTES_MAX = 128 << 10
 

@@ -6,16 +6,15 @@ from the connection of its present incarnation; commands are taken from operator
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
 from protocol import envelope, names
+from protocol.dataclass import dataclass, field, replace
 from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.control import CheckReport, EventReport, Hello, TreeReport
@@ -190,7 +189,7 @@ class Control:
         query = from_wire(TraceQuery, caller.message.body or {})
         # The answer has to be there before the caller stops waiting for it.
         patience_s = max(0.0, caller.message.timeout_ms / 1000 - 0.5)
-        query = dataclasses.replace(query, wait_s=min(query.wait_s, patience_s))
+        query = replace(query, wait_s=min(query.wait_s, patience_s))
         self._loop.recorder.read(
             query, time.monotonic(), lambda page: self.reply(caller, to_wire(page))
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from protocol import names
+from protocol.dataclass import dataclass, field
 from protocol.errors import NovacronError
 from protocol.messages.control import ComponentRecord
 from protocol.messages.explain import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from protocol.dataclass import dataclass
 from protocol.messages.control import EventReport
 from protocol.messages.journal import JournalPage, JournalQuery, JournalRecord
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from protocol.dataclass import dataclass, replace
 from supervisor.core.resources import NO_LIMITS, describe, unmet
 from supervisor.core.spec import ChildSpec
 from supervisor.posix import cgroup, resources

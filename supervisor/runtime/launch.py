@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from protocol.dataclass import dataclass
 from supervisor.core.spec import ChildSpec
 
 # Prefix of the titles of a tree's processes.

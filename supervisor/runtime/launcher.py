@@ -42,7 +42,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import multiprocess
@@ -50,8 +49,9 @@ import multiprocess.process
 import structlog
 
 from protocol import codec
+from protocol.dataclass import dataclass
 from protocol.records import from_wire
-from supervisor.child import logs
+from supervisor.child import logs, warm
 from supervisor.child import main as child_main
 from supervisor.core.spec import ChildType
 from supervisor.posix import descriptors, prctl, processes
@@ -250,7 +250,9 @@ class _Launcher:
 
     def _launch(self, asked: _Asked) -> None:
         owner, name, incarnation, kind, launch, received = asked
-        self._has_forked = True
+        if not self._has_forked:
+            self._has_forked = True
+            warm.rehearse()
         child, self._spare = self._spare, None
         try:
             child = child or self._fork(is_spare=False)

@@ -8,12 +8,12 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import multiprocess
 
 from protocol import codec
+from protocol.dataclass import dataclass
 from protocol.records import to_wire
 from supervisor.posix import processes
 from supervisor.posix.board import Board

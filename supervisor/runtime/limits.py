@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from protocol import names
+from protocol.dataclass import dataclass, replace
 from protocol.messages.control import EventReport
 from protocol.records import Plain
 from supervisor.core.child import Child, ChildState

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from protocol.dataclass import dataclass
 
 _BYTES_MAX = 4096
 _SENTENCE_LENGTH_MAX = 200

@@ -7,10 +7,10 @@ deadline. Reads are answered at once, also while something slow is under way.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.control import EventReport
 from protocol.messages.health import HealthState

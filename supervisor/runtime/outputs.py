@@ -23,11 +23,11 @@ import select
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from protocol.dataclass import dataclass, field
 from supervisor.posix import heads
 from supervisor.posix.inotify import Inotify
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass, field
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.messages.control import ComponentRecord
 from protocol.messages.health import HEALTHY, Health, HealthState
 from supervisor.core.child import Child, ChildState
@@ -49,7 +49,7 @@ class Process:
     pid: int | None = None
     pidfd: int | None = None
     identity: bytes | None = None
-    health: Health = field(default=HEALTHY)
+    health: Health = HEALTHY
     update: SupervisorSpec | None = None
     limits: tuple[str, ...] = ()
     strain: str = ""

@@ -16,10 +16,10 @@ import re
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
 
+from protocol.dataclass import dataclass
 from supervisor.core.readiness import PROBE_FIRST_S, Readiness, ReadinessKind, next_pause_s
 
 # What one look reads of a log at most, so that a program that floods it keeps nobody waiting.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING
 
 from protocol import names
+from protocol.dataclass import replace
 from protocol.messages.control import ComponentRecord, EventReport
 from protocol.messages.health import HealthState
 from protocol.transports.curve import withdraw
@@ -53,7 +53,7 @@ class Records:
             loop.commands.removed(name)
             withdraw(loop.run_dir, path)
             for known in [p for p in self.by_path if p == path or p.startswith(f"{path}/")]:
-                self.take(dataclasses.replace(self.by_path[known], removed=True))
+                self.take(replace(self.by_path[known], removed=True))
 
     def take(self, record: ComponentRecord) -> None:
         """Remember and pass on what a component below is like now."""
@@ -101,7 +101,7 @@ class Records:
         reason = "waits for its supervisor" if is_coming_back else ""
         for known in [known for known in self.by_path if known.startswith(f"{path}/")]:
             self.take(
-                dataclasses.replace(
+                replace(
                     self.by_path[known],
                     state=state,
                     reason=reason,

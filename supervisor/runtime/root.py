@@ -6,13 +6,13 @@ import gc
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from protocol.messages.control import CheckReport, ComponentRecord, EventReport
 from protocol.messages.health import HealthState

@@ -6,7 +6,6 @@ LINGER_S after the last one did.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 import re
@@ -15,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from protocol.dataclass import dataclass, fields_of, is_dataclass
 from protocol.messages.trace import Decision, TraceItem, TracePage, TraceQuery
 from protocol.records import Plain
 from supervisor.core.actions import Action, Changed
@@ -41,7 +41,7 @@ GATHER_S = 0.025
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reader:
     query: TraceQuery
     deadline_s: float
@@ -164,8 +164,8 @@ def describe(item: object) -> TraceItem:
     specification is shown by its size alone: settings may hold secrets.
     """
     fields: dict[str, Plain] = {}
-    assert dataclasses.is_dataclass(item)
-    for field in dataclasses.fields(item):
+    assert is_dataclass(item)
+    for field in fields_of(type(item)):
         fields.update(_describe_field(field.name, getattr(item, field.name)))
     return TraceItem(name=_WORD.sub("_", type(item).__name__).lower(), fields=fields)
 
@@ -205,9 +205,9 @@ def _describe_field(name: str, value: object) -> dict[str, Plain]:
         return {name: value}
     if isinstance(value, str):
         return {name: value[:TEXT_LENGTH_MAX]}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value) and not isinstance(value, type):
         inner: dict[str, Plain] = {}
-        for field in dataclasses.fields(value):
+        for field in fields_of(type(value)):
             inner.update(_describe_field(field.name, getattr(value, field.name)))
         return {name: {key: item for key, item in inner.items() if item not in ("", 0, None)}}
     return {}  # nothing that a person could read
