@@ -6,10 +6,11 @@ Calls (bodies and replies as plain values):
     checkpoint.restore  {"component"} -> {"version", "state", "created_s"} or null
     health.nodes        nothing -> [NodeEntry]: the nodes that share the database
     health.components   {"node_id"} or nothing -> [ComponentEntry]: as the health table has them
+    health.watch        WatchQuery -> NodesPage: all nodes, at once or when something changes
     database.status     nothing -> DatabaseStatus
 
 Events: ``database:connected`` (migrations, duration_s), ``database:lost`` (reason),
-``database:recovered`` (duration_s).
+``database:recovered`` (duration_s), ``node:changed`` (node_id, state, was) for another node.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ import time
 from collections.abc import Mapping
 
 from protocol.messages.health import HEALTHY, Health, HealthState
-from protocol.messages.journal import JournalPage
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.names import OPERATOR, ROOT
 from protocol.records import Plain, from_wire, to_wire
-from services.data import checkpoints, health_table, migrations
+from services.data import checkpoints, migrations
 from services.data.background import BackgroundTasks
 from services.data.checkpoints import RestoreRequest, SaveRequest
 from services.data.errors import DatabaseUnavailableError
-from services.data.health_table import HealthWriter
-from services.data.journal_reader import follow, read_status
+from services.data.health_part import HealthPart
 from services.data.model import DatabaseSettings
 from services.data.postgres import Connection, Database
 from supervisor.child.service import (
@@ -42,8 +41,8 @@ from supervisor.child.service import (
 
 # Who may read every component's checkpoint.
 _FREE_CALLERS = frozenset({OPERATOR, ROOT})
-# Pause before a page is written again that the server did not take.
-_WRITE_PAUSE_S = 1.0
+# How often the pool is measured.
+_MEASURE_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +60,6 @@ class DatabaseStatus:
     schema: int
     losses: int
     pool: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentsQuery:
-    """Body of ``health.components``; "" is the own node."""
-
-    node_id: str = ""
 
 
 class DatabaseService(Service):
@@ -92,25 +84,21 @@ class DatabaseService(Service):
             application=f"novacron {self._settings.node_id} {context.path}",
             timeout_s=self._settings.operation_timeout_s,
         )
-        self._writer = HealthWriter(
-            node_id=self._settings.node_id,
-            environment=self._settings.environment,
-            roles=self._settings.roles,
-        )
+        self._health = HealthPart(context, self._settings, self._database)
         started = time.monotonic()
         await self._connect()
         duration_s = time.monotonic() - started
         context.emit("database:connected", migrations=self._applied, duration_s=duration_s)
         self._background.start(self._stay_connected())
-        self._background.start(follow(context, self._write_page))
+        self._background.start(self._measure_pool())
+        self._health.start(self._background)
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See the head of the file."""
         return {
             "checkpoint.save": self._save,
             "checkpoint.restore": self._restore,
-            "health.nodes": self._nodes,
-            "health.components": self._components,
+            **self._health.calls(),
             "database.status": self._status,
         }
 
@@ -129,12 +117,7 @@ class DatabaseService(Service):
     async def terminate(self) -> None:
         """Note in the table that the node is down if all of it stops, and disconnect."""
         await self._background.end()
-        if self._writer.is_stopping and self._database.is_connected:
-            try:
-                async with self._database.session() as connection:
-                    await self._writer.write_stopped(connection)
-            except DatabaseUnavailableError as exc:
-                self._context.log.warning("stop_not_recorded", reason=str(exc))
+        await self._health.close()
         await self._database.close()
 
     async def _connect(self) -> None:
@@ -172,35 +155,19 @@ class DatabaseService(Service):
             self._context.log.info("database_recovered", duration_s=duration_s)
             self._context.emit("database:recovered", duration_s=duration_s)
 
-    async def _write_page(self, page: JournalPage) -> None:
-        status = await read_status(self._context) if page.lost else None
+    async def _measure_pool(self) -> None:
         while True:
-            await self._database.wait_connected()
-            try:
-                async with self._database.session() as connection:
-                    rows = await self._writer.write(connection, page, status)
-            except DatabaseUnavailableError as exc:
-                self._context.log.warning("health_table_not_written", reason=str(exc))
-                await asyncio.sleep(_WRITE_PAUSE_S)
-                continue
-            break
-        if rows:
-            self._context.measure(
-                MetricSample(MetricKind.COUNTER, "novacron_database_health_rows_total", rows)
-            )
-        self._measure_pool()
-
-    def _measure_pool(self) -> None:
-        statistics = self._database.statistics()
-        for state, name in (("open", "pool_size"), ("idle", "pool_available")):
-            self._context.measure(
-                MetricSample(
-                    MetricKind.GAUGE,
-                    "novacron_database_pool_connections",
-                    statistics.get(name, 0),
-                    {"state": state},
+            statistics = self._database.statistics()
+            for state, name in (("open", "pool_size"), ("idle", "pool_available")):
+                self._context.measure(
+                    MetricSample(
+                        MetricKind.GAUGE,
+                        "novacron_database_pool_connections",
+                        statistics.get(name, 0),
+                        {"state": state},
+                    )
                 )
-            )
+            await asyncio.sleep(_MEASURE_S)
 
     async def _save(self, request: Request) -> Plain:
         body = from_wire(SaveRequest, request.body)
@@ -220,16 +187,6 @@ class DatabaseService(Service):
         async with self._database.session() as connection:
             found = await checkpoints.restore(connection, self._settings.node_id, body.component)
         return to_wire(found)
-
-    async def _nodes(self, _request: Request) -> Plain:
-        async with self._database.session() as connection:
-            return to_wire(await health_table.read_nodes(connection))
-
-    async def _components(self, request: Request) -> Plain:
-        query = from_wire(ComponentsQuery, request.body or {})
-        node_id = query.node_id or self._settings.node_id
-        async with self._database.session() as connection:
-            return to_wire(await health_table.read_components(connection, node_id))
 
     async def _status(self, _request: Request) -> Plain:
         return to_wire(

@@ -3,33 +3,45 @@
 Writing is idempotent: a row is replaced by a later record of the same boot or by another boot's,
 so a journal read twice changes nothing. Durability is not waited for (``synchronous_commit
 off``): what a crash of the server loses is a fraction of a second, and the next boot writes anew.
+
+Each write renews the node's lease, an empty page's too. Times in the table are the server's: a
+node says how long ago something was, by its own clock, and the server counts back from now.
+The table's triggers notify ``CHANNEL`` of whatever becomes another one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.rows import dict_row
 
 from protocol.messages.journal import JournalPage
 from protocol.messages.status import NodeStatus
 from services.data import health_rows
+from services.data.health_records import ComponentEntry, NodeEntry
 from services.data.health_rows import ComponentRow, NodeRow
 from services.version import VERSION
 
 Connection = AsyncConnection[Any]  # Any: rows are tuples or whatever the caller set
 
+# What the triggers notify; the payload is {"node_id", "component"}, "" for the node itself.
+CHANNEL = "novacron_health"
+
 _UPSERT_NODE = """
     INSERT INTO node AS n (node_id, boot_id, seq, state, phase, version, environment, roles,
-                           started_at, last_seen_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), now())
+                           started_at, last_seen_at, changed_at, lease_until)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s), now(), now(),
+            now() + make_interval(secs => %s))
     ON CONFLICT (node_id) DO UPDATE SET
         boot_id = excluded.boot_id, seq = excluded.seq, state = excluded.state,
         phase = excluded.phase, version = excluded.version, environment = excluded.environment,
         roles = excluded.roles, last_seen_at = excluded.last_seen_at,
+        lease_until = excluded.lease_until,
+        changed_at = CASE WHEN n.boot_id = excluded.boot_id AND n.state = excluded.state
+                          THEN n.changed_at ELSE excluded.changed_at END,
         started_at = CASE WHEN n.boot_id = excluded.boot_id
                           THEN least(n.started_at, excluded.started_at)
                           ELSE excluded.started_at END
@@ -38,7 +50,7 @@ _UPSERT_NODE = """
 _UPSERT_COMPONENT = """
     INSERT INTO component_health AS h (node_id, component, level, phase, failure, state, reason,
                                        pid, restarts, boot_id, seq, updated_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s))
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s))
     ON CONFLICT (node_id, component) DO UPDATE SET
         level = excluded.level, phase = excluded.phase, failure = excluded.failure,
         state = excluded.state, reason = excluded.reason, pid = excluded.pid,
@@ -47,7 +59,10 @@ _UPSERT_COMPONENT = """
     WHERE h.boot_id <> excluded.boot_id OR h.seq < excluded.seq
 """
 _DELETE_EARLIER_BOOTS = "DELETE FROM component_health WHERE node_id = %s AND boot_id <> %s"
-_STOP_NODE = "UPDATE node SET state = 'stopped', last_seen_at = now() WHERE node_id = %s"
+_STOP_NODE = """
+    UPDATE node SET state = 'stopped', last_seen_at = now(), changed_at = now(), lease_until = now()
+    WHERE node_id = %s
+"""
 _STOP_COMPONENTS = """
     UPDATE component_health
     SET state = 'stopped', reason = 'the node was stopped', pid = NULL, updated_at = now()
@@ -55,47 +70,22 @@ _STOP_COMPONENTS = """
 """
 _SELECT_NODES = """
     SELECT node_id, boot_id, state, phase, version, environment, roles,
-           extract(epoch FROM started_at)::float8, extract(epoch FROM last_seen_at)::float8
-    FROM node ORDER BY node_id
+           extract(epoch FROM started_at)::float8 AS started_s,
+           extract(epoch FROM changed_at)::float8 AS since_s,
+           extract(epoch FROM now() - changed_at)::float8 AS in_state_s,
+           extract(epoch FROM now() - last_seen_at)::float8 AS silent_s,
+           extract(epoch FROM lease_until - now())::float8 AS lease_left_s
+    FROM node WHERE %(ids)s::text[] IS NULL OR node_id = ANY(%(ids)s) ORDER BY node_id
 """
 _SELECT_COMPONENTS = """
-    SELECT component, level, phase, failure, state, reason, pid, restarts,
-           extract(epoch FROM updated_at)::float8
-    FROM component_health WHERE node_id = %s ORDER BY component
+    SELECT node_id, component, level, phase, failure, state, reason, pid, restarts,
+           extract(epoch FROM updated_at)::float8 AS updated_s,
+           extract(epoch FROM now() - updated_at)::float8 AS in_state_s
+    FROM component_health
+    WHERE (%(ids)s::text[] IS NULL OR node_id = ANY(%(ids)s))
+      AND (state <> 'healthy' OR NOT %(unwell)s)
+    ORDER BY node_id, component
 """
-
-
-@dataclass(frozen=True, slots=True)
-class NodeEntry:
-    """One node as the table knows it; a node that does not stop in order stays as it was.
-
-    Compare ``last_seen_s`` with the clock: a running node renews it every 20 seconds.
-    """
-
-    node_id: str
-    boot_id: str
-    state: str
-    phase: int
-    version: str
-    environment: str
-    roles: tuple[str, ...]
-    started_s: float
-    last_seen_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentEntry:
-    """One component of a node as the table knows it."""
-
-    component: str
-    level: str
-    phase: int
-    failure: str
-    state: str
-    reason: str
-    pid: int | None
-    restarts: int
-    updated_s: float
 
 
 class HealthWriter:
@@ -104,10 +94,14 @@ class HealthWriter:
     Args:
         node_id: whose rows.
         environment, roles: for the node's row.
+        lease_s: how long the node's row holds unless it is written again.
     """
 
-    def __init__(self, *, node_id: str, environment: str, roles: Sequence[str]) -> None:
+    def __init__(
+        self, *, node_id: str, environment: str, roles: Sequence[str], lease_s: float
+    ) -> None:
         self._node_id = node_id
+        self._lease_s = lease_s
         self._environment = environment
         self._roles = list(roles)
         self._boot_id = ""
@@ -167,7 +161,8 @@ class HealthWriter:
             VERSION,
             self._environment,
             self._roles,
-            row.started_s,
+            _age_s(row.started_s),
+            self._lease_s,
         ]
 
     def _component_values(self, boot_id: str, row: ComponentRow) -> list[object]:
@@ -183,32 +178,52 @@ class HealthWriter:
             row.restarts,
             boot_id,
             row.seq,
-            row.time_s,
+            _age_s(row.time_s),
         ]
 
 
-async def read_nodes(connection: Connection) -> tuple[NodeEntry, ...]:
-    """All nodes that share the database."""
-    cursor = await connection.execute(_SELECT_NODES)
-    return tuple([_node_entry(row) async for row in cursor])
+async def read_nodes(
+    connection: Connection, node_ids: Sequence[str] | None = None
+) -> tuple[NodeEntry, ...]:
+    """The nodes that share the database: all, or those named."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_SELECT_NODES, {"ids": _ids(node_ids)})
+        return tuple([NodeEntry(**{**row, "roles": tuple(row["roles"])}) async for row in cursor])
 
 
 async def read_components(connection: Connection, node_id: str) -> tuple[ComponentEntry, ...]:
     """A node's components, by path."""
-    cursor = await connection.execute(_SELECT_COMPONENTS, [node_id])
-    return tuple([ComponentEntry(*row) async for row in cursor])
+    found = await _components(connection, [node_id], only_unwell=False)
+    return found.get(node_id, ())
 
 
-def _node_entry(row: tuple[Any, ...]) -> NodeEntry:
-    node_id, boot_id, state, phase, version, environment, roles, started_s, last_seen_s = row
-    return NodeEntry(
-        node_id=node_id,
-        boot_id=boot_id,
-        state=state,
-        phase=phase,
-        version=version,
-        environment=environment,
-        roles=tuple(roles),
-        started_s=started_s,
-        last_seen_s=last_seen_s,
-    )
+async def read_view(
+    connection: Connection, node_ids: Sequence[str] | None = None
+) -> tuple[tuple[NodeEntry, tuple[ComponentEntry, ...]], ...]:
+    """Nodes with those of their components that are not healthy, all read at one moment."""
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        nodes = await read_nodes(connection, node_ids)
+        unwell = await _components(connection, node_ids, only_unwell=True)
+    return tuple((node, unwell.get(node.node_id, ())) for node in nodes)
+
+
+async def _components(
+    connection: Connection, node_ids: Sequence[str] | None, *, only_unwell: bool
+) -> dict[str, tuple[ComponentEntry, ...]]:
+    found: dict[str, list[ComponentEntry]] = {}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        values = {"ids": _ids(node_ids), "unwell": only_unwell}
+        await cursor.execute(_SELECT_COMPONENTS, values)
+        async for row in cursor:
+            found.setdefault(row.pop("node_id"), []).append(ComponentEntry(**row))
+    return {node_id: tuple(components) for node_id, components in found.items()}
+
+
+def _ids(node_ids: Sequence[str] | None) -> list[str] | None:
+    return None if node_ids is None else list(node_ids)
+
+
+def _age_s(time_s: float) -> float:
+    """How long ago something was by this node's clock, which may have been set back since."""
+    return max(0.0, time.time() - time_s)

@@ -22,7 +22,13 @@ class PostgresSettings:
         max_idle_conns: connections that stay open while there is nothing to do.
         conn_max_lifetime_s: a connection older than this is replaced when it is free.
         ssl_mode: libpq's sslmode; libpq ignores it on Unix sockets.
+        ssl_root_cert, ssl_cert, ssl_key: PEM files: whom the server's certificate must come
+            from, and our own certificate with its key; "" for libpq's own places.
         connect_timeout_s: for one attempt.
+        statement_timeout_s: the server ends a statement that takes longer.
+        lock_timeout_s: the server ends one that waits longer for another transaction.
+        idle_in_transaction_timeout_s: the server ends the connection of a transaction that does
+            nothing for so long.
         retry_attempts, retry_initial_s: attempts in all, and the pause after the first failed
             one, which doubles from one to the next.
         create_database: make the database if the server has none of that name; embedded only.
@@ -37,7 +43,13 @@ class PostgresSettings:
     max_idle_conns: int = 5
     conn_max_lifetime_s: float = 3600.0
     ssl_mode: str = "require"
+    ssl_root_cert: str = ""
+    ssl_cert: str = ""
+    ssl_key: str = ""
     connect_timeout_s: float = 5.0
+    statement_timeout_s: float = 30.0
+    lock_timeout_s: float = 10.0
+    idle_in_transaction_timeout_s: float = 60.0
     retry_attempts: int = 5
     retry_initial_s: float = 2.0
     create_database: bool = False
@@ -45,6 +57,14 @@ class PostgresSettings:
     def __post_init__(self) -> None:
         if self.pool_size < 1 or self.max_idle_conns < 0 or self.retry_attempts < 1:
             raise ValueError("pool_size and retry_attempts are at least 1, max_idle_conns 0")
+        limits = (self.statement_timeout_s, self.lock_timeout_s, self.idle_in_transaction_timeout_s)
+        if min(limits) < 0.001:  # PostgreSQL takes 0 as no limit at all
+            raise ValueError("the server's time limits are at least a millisecond")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is reached by a socket of this host."""
+        return self.host.startswith("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +78,7 @@ class DatabaseSettings:
         checkpoint_bytes_max: the largest state that a component may save.
         operation_timeout_s: one statement, or the wait for a free connection.
         check_timeout_s: how long the health probe may take.
+        lease_s: a node that has not renewed its row for so long is taken for gone.
     """
 
     node_id: str
@@ -67,6 +88,7 @@ class DatabaseSettings:
     checkpoint_bytes_max: int = 256 * 1024
     operation_timeout_s: float = 10.0
     check_timeout_s: float = 2.0
+    lease_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from protocol.messages.status import (
     Verdict,
 )
 from protocol.records import Plain
+from services.data import migrations
 from services.data.database_service import DatabaseService
 from services.data.errors import (
     CheckpointDamagedError,
@@ -115,7 +116,7 @@ def test_comes_up_migrated_and_healthy(postgres_database: PostgresDatabase) -> N
     node = run(postgres_database, work)
 
     assert node.context.events[0][0] == "database:connected"
-    assert node.context.events[0][1]["migrations"] == 4
+    assert node.context.events[0][1]["migrations"] == len(migrations.load())
     assert node.context.failures == []
 
 
@@ -167,7 +168,8 @@ def test_node_row_follows_the_boot(postgres_database: PostgresDatabase) -> None:
         row = (await node.call("health.nodes"))[0]
         assert (row["node_id"], row["boot_id"], row["phase"]) == ("n1", "boot-1", 6)
         assert (row["environment"], row["roles"]) == ("embedded", ["backend"])
-        assert abs(row["last_seen_s"] - time.time()) < 60
+        assert abs(row["since_s"] - time.time()) < 60
+        assert 0 < row["lease_left_s"] <= 15
 
     run(postgres_database, work)
 
