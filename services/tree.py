@@ -18,9 +18,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.records import Plain
+from protocol.records import Plain, to_wire
 from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
+from services.security.secrets.model import SecretsPartSettings
 from supervisor.boot import phases
 from supervisor.core.spec import (
     Backoff,
@@ -57,9 +58,17 @@ class Place:
     cpus: tuple[int, ...]
 
 
-def build(config: Config, place: Place) -> SupervisorSpec:
-    """The specification of the root supervisor."""
-    return _Builder(config, place).root()
+def build(
+    config: Config, place: Place, secrets: SecretsPartSettings | None = None
+) -> SupervisorSpec:
+    """The specification of the root supervisor.
+
+    Args:
+        config: with all secrets in place.
+        place: where the node lives.
+        secrets: what the security process is told of them, where there are any.
+    """
+    return _Builder(config, place, secrets).root()
 
 
 def transport_cpus(config: Config, cpus: Collection[int]) -> tuple[int | None, ...]:
@@ -81,9 +90,10 @@ def transport_cpus(config: Config, cpus: Collection[int]) -> tuple[int | None, .
 
 
 class _Builder:
-    def __init__(self, config: Config, place: Place) -> None:
+    def __init__(self, config: Config, place: Place, secrets: SecretsPartSettings | None) -> None:
         self._config = config
         self._place = place
+        self._secrets = secrets
         self._is_embedded = config.database.mode is DatabaseMode.EMBEDDED
         self._has_backend = Role.BACKEND in config.platform.roles
         self._has_orchestration = Role.ORCHESTRATION in config.platform.roles
@@ -262,6 +272,7 @@ class _Builder:
                 "node_id": self._config.platform.node_id,
                 "postgres": self._postgres_settings(),
                 "audit_enabled": self._config.security.audit.enabled,
+                **({} if self._secrets is None else {"secrets": to_wire(self._secrets)}),
             },
             level="security",
             phase=phases.CORE,
@@ -382,13 +393,17 @@ class _Builder:
     # -- phases 6 and 5 -------------------------------------------------------------------------
 
     def _api(self, *, after: str) -> ChildSpec:
-        api = self._config.api
+        api, role = self._config.api, self._config.api.auth.anonymous_role
         return ChildSpec(
             id="api",
             start="services.api.service:ApiService",
             settings={
                 "host": api.host,
                 "port": api.port,
+                "cert_file": _text(api.tls.cert_file),
+                "key_file": _text(api.tls.key_file),
+                "client_ca_file": _text(api.tls.client_ca_file),
+                "anonymous_role": "" if role is None else role.value,
                 "cors_enabled": api.cors.enabled,
                 "allowed_origins": list(api.cors.allowed_origins),
                 "rate_limit_enabled": api.rate_limit.enabled,
@@ -437,3 +452,7 @@ class _Builder:
             depends_on=(),
             preload=("psycopg", "services.optional.workload.service"),
         )
+
+
+def _text(path: Path | None) -> str:
+    return "" if path is None else str(path)

@@ -1,51 +1,11 @@
-"""What happens to a request before an endpoint sees it: limits on number and size.
-
-Both are plain ASGI: they touch neither body nor answer of a request that they let pass.
-"""
+"""The limit on the size of a request's body; touches nothing that it lets pass."""
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.problem import problem_response
-from services.api.rate import RateLimiter, client_of
-
-
-class RateLimit:
-    """Answers 429 with Retry-After to a client that has used its requests up.
-
-    Args:
-        app: what answers all others.
-        limiter: the buckets.
-        clock: monotonic seconds.
-    """
-
-    def __init__(
-        self, app: ASGIApp, *, limiter: RateLimiter, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._app = app
-        self._limiter = limiter
-        self._clock = clock
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count the request, and let it pass or answer it."""
-        client = scope.get("client")
-        address = client_of(client[0]) if client else ""
-        permit = self._limiter.take(address, now_s=self._clock())
-        if permit.is_granted:
-            await self._app(scope, receive, send)
-            return
-        response = problem_response(
-            429,
-            f"too many requests; the next one is answered in {permit.retry_after_s} s",
-            path=scope["path"],
-            headers={"Retry-After": str(permit.retry_after_s)},
-        )
-        await response(scope, receive, send)
 
 
 class BodyLimit:

@@ -12,7 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from protocol.errors import NovacronError
-from services.api.errors import ComponentAnswerError, ComponentUnavailableError
+from services.api.errors import (
+    ComponentAnswerError,
+    ComponentUnavailableError,
+    ForbiddenError,
+    NotRecordedError,
+    UnknownComponentError,
+)
 from supervisor.child.logs import correlation_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -21,6 +27,13 @@ RETRY_AFTER_S = 1
 # A request can be wrong in as many ways as it has parts; nobody reads more than this.
 FIELD_PROBLEMS_MAX = 20
 _TEXT_LENGTH_MAX = 500
+_STATUSES: Mapping[type[NovacronError], int] = {
+    ComponentUnavailableError: 503,
+    NotRecordedError: 503,
+    ComponentAnswerError: 502,
+    ForbiddenError: 403,
+    UnknownComponentError: 404,
+}
 
 
 def problem_response(
@@ -91,11 +104,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _named(request: Request, error: Exception) -> Response:
     assert isinstance(error, NovacronError)
-    status, headers = 500, {}
-    if isinstance(error, ComponentUnavailableError):
-        status, headers = 503, {"Retry-After": str(RETRY_AFTER_S)}
-    elif isinstance(error, ComponentAnswerError):
-        status = 502
+    status = next((code for kind, code in _STATUSES.items() if isinstance(error, kind)), 500)
+    headers = (
+        {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    )
     return problem_response(
         status, str(error), path=request.url.path, code=error.code, headers=headers
     )

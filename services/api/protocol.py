@@ -8,9 +8,12 @@ so that clients which open connections and say nothing keep nobody out.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -18,7 +21,22 @@ from services.api.problem import problem_response
 
 CONNECTIONS_MAX = 512
 REQUEST_TIMEOUT_S = 10.0
+# Where a request's scope has the PeerCertificate of its connection.
+PEER_CERTIFICATE = "novacron.peer_certificate"
 _INCOMPLETE = (h11.IDLE, h11.SEND_BODY)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client certificate that the TLS handshake has verified.
+
+    Attributes:
+        subject: as ``ssl.SSLSocket.getpeercert`` gives it.
+        fingerprint: SHA-256 of the certificate, hexadecimal.
+    """
+
+    subject: tuple[tuple[tuple[str, str], ...], ...]
+    fingerprint: str
 
 
 class ApiServerState(ServerState):
@@ -74,6 +92,8 @@ class ApiProtocol(H11Protocol):
                 return
             victim.drop()
         super().connection_made(transport)
+        if (certificate := _peer_certificate(transport)) is not None:
+            self.app = _with_certificate(self.app, certificate)
         self._review()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,3 +146,19 @@ class ApiProtocol(H11Protocol):
     def _expire(self) -> None:
         self.state.timed_out += 1
         self.drop()
+
+
+def _peer_certificate(transport: asyncio.Transport) -> PeerCertificate | None:
+    tls = transport.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    if not der:
+        return None
+    subject = tls.getpeercert().get("subject", ())
+    return PeerCertificate(subject, hashlib.sha256(der).hexdigest())
+
+
+def _with_certificate(app: ASGIApp, certificate: PeerCertificate) -> ASGIApp:
+    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, PEER_CERTIFICATE: certificate}, receive, send)
+
+    return tell

@@ -74,6 +74,13 @@ class RateLimiter:
         bucket.tokens -= 1.0
         return Permit(is_granted=True)
 
+    def has(self, client: str, *, now_s: float) -> bool:
+        """Whether a client's bucket holds a token; takes none."""
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            return True
+        return bucket.tokens + max(now_s - bucket.filled_s, 0.0) * self._per_s >= 1.0
+
     def clients(self) -> int:
         """Buckets at the moment."""
         return len(self._buckets)

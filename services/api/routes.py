@@ -11,10 +11,12 @@ import sys
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Path, Query, Request
 
 from protocol.messages.health import HealthState
-from services.api.schemas import ComponentList, NodeList, Problem, VmList
+from services.api.gate import identity_of
+from services.api.operations import Operator, Verb
+from services.api.schemas import Caller, ComponentList, NodeList, Operation, Problem, VmList
 from services.api.tree import Tree, component_of, node_of, vm_of
 from services.vm.model import DomainState
 
@@ -27,13 +29,15 @@ Offset = Annotated[int, Query(ge=0, le=1_000_000, description="Items to leave ou
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:  # Any: an OpenAPI fragment
-    """The errors that an endpoint may answer, for its documentation."""
+    """The errors that an endpoint may answer besides those of all, for its documentation."""
+    codes = tuple(sorted({*codes, 401, 429, 500, 503}))
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
-def serve_tree(app: FastAPI, tree: Tree) -> None:
-    """Give an application the endpoints, answered from a tree."""
+def serve_tree(app: FastAPI, tree: Tree, operator: Operator) -> None:
+    """Give an application the endpoints, answered from a tree and carried out by an operator."""
     app.state.tree = tree
+    app.state.operator = operator
     app.include_router(ROUTER)
 
 
@@ -50,7 +54,7 @@ sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]  # means: 
 ROUTER = APIRouter(prefix=PREFIX)
 
 
-@ROUTER.get("/nodes", operation_id="listNodes", tags=["nodes"], responses=problems(429, 500, 503))
+@ROUTER.get("/nodes", operation_id="listNodes", tags=["nodes"], responses=problems())
 async def list_nodes(request: Request) -> NodeList:
     """The nodes that this one knows, each with its state and the phase that it is in."""
     node = node_of(await tree_of(request).status())
@@ -61,7 +65,7 @@ async def list_nodes(request: Request) -> NodeList:
     "/components",
     operation_id="listComponents",
     tags=["components"],
-    responses=problems(422, 429, 500, 503),
+    responses=problems(422),
 )
 async def list_components(
     request: Request,
@@ -86,7 +90,7 @@ async def list_components(
     "/vms",
     operation_id="listVms",
     tags=["vms"],
-    responses=problems(422, 429, 500, 502, 503),
+    responses=problems(422, 502),
 )
 async def list_vms(
     request: Request,
@@ -105,3 +109,31 @@ async def list_vms(
         total=len(found) + (known.omitted if state is None else 0),
         stale=known.is_stale,
     )
+
+
+@ROUTER.get("/caller", operation_id="getCaller", tags=["access"], responses=problems())
+async def get_caller(request: Request) -> Caller:
+    """Who you are to this node, and what you may do."""
+    identity = identity_of(request)
+    return Caller(name=identity.name, role=identity.role, means=identity.means)
+
+
+@ROUTER.post(
+    "/components/{path:path}/{verb}",
+    operation_id="operateComponent",
+    tags=["components"],
+    responses=problems(403, 404, 422, 502),
+)
+async def operate_component(
+    request: Request,
+    path: Annotated[str, Path(max_length=128, description="Of a component, such as core/vm.")],
+    verb: Annotated[Verb, Path(description="What its supervisor is to do.")],
+) -> Operation:
+    """Start, stop or restart a component; answers when that is done. Takes the role operator.
+
+    The audit log has it before anything happens; where the log takes nothing, nothing happens.
+    """
+    await tree_of(request).require_component(path)
+    operator = request.app.state.operator
+    assert isinstance(operator, Operator)
+    return await operator.carry_out(identity_of(request), verb, path)

@@ -11,8 +11,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from protocol.messages.access import Role
 from protocol.messages.health import HealthState
 from protocol.messages.status import Verdict
+from services.api.identity import Means
 from services.vm.model import DomainState
 
 
@@ -99,6 +101,22 @@ class Vm(_Body):
     memory_bytes: int = Field(description="What the guest may use at most.")
     persistent: bool = Field(description="Stays defined when it stops.")
     autostart: bool
+
+
+class Operation(_Body):
+    """What came of starting, stopping or restarting a component."""
+
+    path: str
+    state: HealthState
+    reason: str = Field(description="Why it is not healthy; empty when it is.")
+
+
+class Caller(_Body):
+    """Who a request was sent by, as the gateway knows it."""
+
+    name: str = Field(description="Empty for nobody in particular.")
+    role: Role
+    means: Means
 
 
 class NodeList(_Body):

@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from protocol.messages.metrics import MetricKind, MetricSample
 from services.api.problem import crash_response
 from services.api.protocol import ApiProtocol, ApiServerState
+from services.api.tls import HANDSHAKE_TIMEOUT_S
 from supervisor.child.logs import correlation_id
 
 CORRELATION_HEADER = "x-correlation-id"
@@ -120,10 +122,18 @@ class ApiServer:
     Args:
         app: usually a Boundary.
         state: limits and counters of the connections.
+        tls: what connections are encrypted with; None for plain HTTP.
     """
 
-    def __init__(self, app: ASGIApp, state: ApiServerState | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        state: ApiServerState | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._state = state or ApiServerState()
+        self._tls = tls
         config = uvicorn.Config(
             app,
             http=ApiProtocol,
@@ -149,9 +159,22 @@ class ApiServer:
         """Accept connections on a listening socket, which now belongs to the server."""
         config = self._server.config
         config.load()
+        config.ssl = self._tls  # for the scheme that requests are told
         self._server.lifespan = config.lifespan_class(config)
         self._listener = listener
-        await self._server.startup(sockets=[listener])
+        # What uvicorn's own start does, with a deadline for handshakes.
+        server = await asyncio.get_running_loop().create_server(
+            self._new_protocol,
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls else None,
+            backlog=config.backlog,
+        )
+        self._server.servers = [server]
+
+    def _new_protocol(self) -> ApiProtocol:
+        state = self._server.lifespan.state
+        return ApiProtocol(config=self._server.config, server_state=self._state, app_state=state)
 
     @property
     def port(self) -> int:

@@ -14,7 +14,11 @@ from protocol.errors import (
 )
 from protocol.messages.status import ComponentStatus, NodeStatus
 from protocol.records import Plain, from_wire
-from services.api.errors import ComponentAnswerError, ComponentUnavailableError
+from services.api.errors import (
+    ComponentAnswerError,
+    ComponentUnavailableError,
+    UnknownComponentError,
+)
 from services.api.schemas import Component, Node, Phase, Vm
 from services.telemetry.reader import StatusReader
 from services.vm.model import DomainList, DomainRecord
@@ -54,6 +58,16 @@ class Tree:
         if reading.error or reading.status is None:
             raise ComponentUnavailableError(reading.error)
         return reading.status
+
+    async def require_component(self, path: str) -> None:
+        """See that the node has a component.
+
+        Raises:
+            UnknownComponentError: it has none of that path.
+            ComponentUnavailableError: the root does not answer.
+        """
+        if not any(item.path == path for item in (await self.status()).components):
+            raise UnknownComponentError(f"the node has no component {path!r:.80}")
 
     async def domains(self) -> DomainList:
         """The virtual machines of this node, by name.

@@ -227,6 +227,7 @@ Distinct = AfterValidator(_distinct)
 Directory = Annotated[
     Path, BeforeValidator(_directory), Expected("the absolute path of a directory, not /")
 ]
+File = Annotated[Path, BeforeValidator(_directory), Expected("the absolute path of a file")]
 Host = Annotated[str, AfterValidator(_host), Expected("a host name or an IP address")]
 ServerHost = Annotated[
     str,

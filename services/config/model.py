@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from protocol.messages.access import Role as AccessRole
 from protocol.records import Plain
 from services.config.kinds import (
     AccountName,
@@ -22,6 +23,7 @@ from services.config.kinds import (
     Duration,
     EncryptionAlgorithm,
     EnvironmentName,
+    File,
     Host,
     InterfaceAddress,
     LibvirtUri,
@@ -39,6 +41,7 @@ from services.config.kinds import (
     Whole,
 )
 from services.config.model_dwcp import Dwcp
+from services.config.model_secrets import Secrets
 
 
 class Platform(Section):
@@ -186,6 +189,7 @@ class Security(Section):
     zero_trust: ZeroTrust = ZeroTrust()
     encryption: Encryption = Encryption()
     audit: Audit = Audit()
+    secrets: Secrets = Secrets()
 
 
 class Cors(Section):
@@ -208,11 +212,37 @@ class RateLimit(Section):
     )
 
 
+class ApiTls(Section):
+    """TLS of the API, and the certificates of its clients."""
+
+    cert_file: File | None = Field(
+        default=None, description="PEM file of the certificate with its chain; null for plain HTTP."
+    )
+    key_file: File | None = Field(
+        default=None, description="PEM file of its key, which nobody but its owner may read."
+    )
+    client_ca_file: File | None = Field(
+        default=None,
+        description="PEM file of the authorities whose client certificates are identities.",
+    )
+
+
+class ApiAuth(Section):
+    """Who may use the API without saying who they are."""
+
+    anonymous_role: AccessRole | None = Field(
+        default=None,
+        description="What users of this host may do without a token; null for nothing.",
+    )
+
+
 class Api(Section):
     """The HTTP API."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=8080, description="Port to listen on.")
+    tls: ApiTls = ApiTls()
+    auth: ApiAuth = ApiAuth()
     cors: Cors = Cors()
     rate_limit: RateLimit = RateLimit()
 

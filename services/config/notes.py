@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -71,3 +72,15 @@ def _identity(config: Config) -> Iterator[Note]:
 def _exposure(config: Config) -> Iterator[Note]:
     if config.api.cors.enabled and config.api.cors.allowed_origins == ("*",):
         yield Note("api.cors.allowedOrigins", "* lets every web site's scripts use the API")
+    is_local = config.api.host == "localhost" or is_loopback(config.api.host)
+    if not is_local and config.api.tls.cert_file is None:
+        text = "tokens cross the network in the clear; set api.tls, or let a proxy end TLS here"
+        yield Note("api.host", text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is an address of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

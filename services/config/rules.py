@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from protocol.messages.access import Role as AccessRole
 from services.config.host import HostFacts
 from services.config.kinds import ConsensusAlgorithm, DatabaseMode, SslMode
 from services.config.model import Config
+from services.config.rules_secrets import secret_rules
 
 # libpq never speaks TLS on a Unix socket, whatever sslmode says; these three allow for that.
 _SSL_MODES_WITHOUT_TLS = (SslMode.DISABLE, SslMode.ALLOW, SslMode.PREFER)
@@ -44,7 +46,10 @@ def broken_rules(config: Config, host: HostFacts) -> tuple[Broken, ...]:
         *_transport_host(config, host),
         *_quorum(config),
         *_origins(config),
+        *_api_tls(config),
+        *_api_anonymous(config),
         *_directories(config),
+        *(Broken(keys, expected) for keys, expected in secret_rules(config)),
     )
 
 
@@ -144,6 +149,21 @@ def _origins(config: Config) -> Iterator[Broken]:
     origins = config.api.cors.allowed_origins
     if "*" in origins and len(origins) > 1:
         yield Broken(("api.cors.allowedOrigins",), "either * alone or a list of origins")
+
+
+def _api_tls(config: Config) -> Iterator[Broken]:
+    tls = config.api.tls
+    if (tls.cert_file is None) != (tls.key_file is None):
+        yield Broken(("api.tls.certFile", "api.tls.keyFile"), "both files or neither")
+    elif tls.client_ca_file is not None and tls.cert_file is None:
+        keys = ("api.tls.clientCaFile", "api.tls.certFile")
+        yield Broken(keys, "certFile and keyFile too, since client certificates need TLS")
+
+
+def _api_anonymous(config: Config) -> Iterator[Broken]:
+    role = config.api.auth.anonymous_role
+    if role is not None and role is not AccessRole.VIEWER:
+        yield Broken(("api.auth.anonymousRole",), "viewer or null: whoever acts says who they are")
 
 
 def _directories(config: Config) -> Iterator[Broken]:

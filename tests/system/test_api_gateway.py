@@ -96,7 +96,13 @@ async def running(*, peers: dict[str, Any] | None = None, **settings: Plain) -> 
     """A gateway on a free port, with a client for it."""
     context = MemoryServiceContext(
         path="api",
-        settings={"port": 0, "version": "1.0.0", "call_timeout_s": 0.3, **settings},
+        settings={
+            "port": 0,
+            "version": "1.0.0",
+            "call_timeout_s": 0.3,
+            "anonymous_role": "viewer",
+            **settings,
+        },
         peers={"novacron": {"status": status}, "core/vm": {"vm.list": domains}, **(peers or {})},
     )
     service = ApiService()
@@ -323,9 +329,15 @@ def test_openapi_describes_every_endpoint_and_is_documented() -> None:
         assert document["openapi"].startswith("3.1")
         assert document["info"]["version"] == "1.0.0"
         paths = document["paths"]
-        assert set(paths) == {"/api/v1/nodes", "/api/v1/components", "/api/v1/vms"}
+        assert set(paths) == {
+            "/api/v1/nodes",
+            "/api/v1/components",
+            "/api/v1/components/{path}/{verb}",
+            "/api/v1/vms",
+            "/api/v1/caller",
+        }
         responses = paths["/api/v1/vms"]["get"]["responses"]
-        assert set(responses) == {"200", "422", "429", "500", "502", "503"}
+        assert set(responses) == {"200", "401", "422", "429", "500", "502", "503"}
         reference = {"$ref": "#/components/schemas/Problem"}
         assert responses["503"]["content"][PROBLEM]["schema"] == reference
         assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from protocol.records import Plain
+from services.api.access import Access
 from services.api.app import make_endpoints
 from services.api.model import ApiSettings
 from supervisor.child.service import Request
@@ -59,7 +60,8 @@ def application(name: str) -> Any:
         return node_named(name)
 
     context = MemoryServiceContext(path="api", peers={"novacron": {"status": status}})
-    return make_endpoints(ApiSettings(), context)
+    access = Access(context, call_timeout_s=1.0)
+    return make_endpoints(ApiSettings(), context, access)
 
 
 def test_each_application_asks_its_own_tree() -> None:

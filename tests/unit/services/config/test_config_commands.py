@@ -113,6 +113,10 @@ def test_show_aligns_keys_values_and_origins(run: Run, directory) -> None:
     assert result.output == (
         "api.host                         ::1                     NOVACRON_API_HOST\n"
         "api.port                         81                      config.lab.yaml:2\n"
+        "api.tls.certFile                 null                    built in\n"
+        "api.tls.keyFile                  null                    built in\n"
+        "api.tls.clientCaFile             null                    built in\n"
+        "api.auth.anonymousRole           null                    built in\n"
         "api.cors.enabled                 true                    built in\n"
         "api.cors.allowedOrigins          [https://a, https://b]  config.lab.yaml:3\n"
         "api.rateLimit.enabled            true                    built in\n"

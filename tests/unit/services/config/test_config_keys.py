@@ -53,13 +53,21 @@ def test_only_passwords_are_secret() -> None:
     """The secrets are known by the table."""
     secrets = [key.path for key in TABLE.keys.values() if key.is_secret]
 
-    assert secrets == ["database.postgres.password", "database.redis.password"]
+    assert secrets == [
+        "database.postgres.password",
+        "database.redis.password",
+        "security.secrets.vault.secretId",
+        "security.secrets.vault.token",
+        "security.secrets.aws.secretAccessKey",
+        "security.secrets.azure.clientSecret",
+    ]
 
 
 def test_sections_list_their_keys_with_full_paths() -> None:
     """The root and inner sections are known, parents first."""
     assert next(iter(TABLE.sections)) == ""
-    assert TABLE.sections["api"] == ("api.host", "api.port", "api.cors", "api.rateLimit")
+    parts = ("host", "port", "tls", "auth", "cors", "rateLimit")
+    assert TABLE.sections["api"] == tuple(f"api.{part}" for part in parts)
     assert TABLE.sections["network.bridge"][0] == "network.bridge.enabled"
 
 
