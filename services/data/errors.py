@@ -15,6 +15,28 @@ class DatabaseUnavailableError(NovacronError):
     retryable: ClassVar[bool] = True
 
 
+class DatabaseConflictError(DatabaseUnavailableError):
+    """The work met another transaction and was rolled back; the same request may succeed now."""
+
+    code: ClassVar[str] = "data.conflict"
+
+
+class OutcomeUnknownError(NovacronError):
+    """The connection was lost during COMMIT; look whether the work was done before repeating it."""
+
+    code: ClassVar[str] = "data.outcome_unknown"
+
+
+class StatementRefusedError(NovacronError):
+    """The server refuses the work for what it is; nothing was done, and the same fails again.
+
+    Fields ``failure`` (constraint, permission, syntax, data or other) and ``sqlstate``.
+    """
+
+    code: ClassVar[str] = "data.statement_refused"
+    expected: ClassVar[bool] = False
+
+
 class DatabaseLostError(CriticalError):
     """PostgreSQL could not be reached with all the attempts that the settings allow."""
 
