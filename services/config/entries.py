@@ -13,8 +13,15 @@ from services.config.document import Branch, Leaf
 from services.config.errors import MASK, Problem, ProblemKind, closest, did_you_mean, shown
 from services.config.keys import VARIABLE_PREFIX, Key, KeyTable
 from services.config.origins import Origin, in_file, in_variable
-from services.config.references import UnresolvedError, has_reference, resolve
+from services.config.references import (
+    UnresolvedError,
+    has_reference,
+    is_secret_reference,
+    resolve,
+)
+from services.config.secret_reference import SecretReference
 from services.config.tiers import TierFile
+from services.security.secrets.errors import SecretReferenceError
 
 # Variables that are not keys: NOVACRON_ENVIRONMENT is one, but the tiers have used it already.
 RESERVED_VARIABLES = ("NOVACRON_CONFIG_DIR", "NOVACRON_ENVIRONMENT")
@@ -100,7 +107,10 @@ def resolved(
     """
     result = {}
     for path, entry in entries.items():
-        if _has_references(entry.value):
+        if is_secret_reference(entry.value):
+            if (reference := _secret(table.keys[path], entry, problems)) is not None:
+                result[path] = replace(entry, value=reference)
+        elif _has_references(entry.value):
             try:
                 result[path] = _resolve_entry(table.keys[path], entry, environ)
             except UnresolvedError as exc:
@@ -189,6 +199,18 @@ def _resolve_entry(key: Key, entry: Entry, environ: Mapping[str, str]) -> Entry:
     is_null = text == "" and key.is_optional and entry.value.endswith(":-}")
     value = None if is_null else from_text(key, text)
     return replace(entry, value=value, reference=entry.value)
+
+
+def _secret(key: Key, entry: Entry, problems: list[Problem]) -> SecretReference | None:
+    expected = "a value of its own: only passwords and keys may stand in a provider of secrets"
+    try:
+        if key.is_secret:
+            return SecretReference(entry.value)
+    except SecretReferenceError as exc:
+        expected = f"${{secret:PROVIDER/NAME}}; it {exc.message}"
+    found = shown(entry.value)
+    problems.append(Problem(ProblemKind.REFERENCE, entry.origin, found, expected, key.path))
+    return None
 
 
 def _reference_problem(key: Key, entry: Entry, variable: str) -> Problem:

@@ -29,6 +29,7 @@ from services.config.model import Config
 from services.config.notes import Note, notes_on
 from services.config.origins import BUILT_IN, Origin, OriginKind, in_flag
 from services.config.rules import Broken, broken_rules
+from services.config.secret_reference import SecretReference
 from services.config.tiers import Tiers, read_tiers
 
 # The flags of ``novacron run`` that set a key, by the key.
@@ -124,7 +125,11 @@ def revealed_values(config: Config) -> dict[str, Plain]:
 def plain_values(config: Config) -> dict[str, Plain]:
     """Each key's value as a file would have it, by dotted key, with secrets masked."""
     masked = config.secrets_masked()
-    return {path: _at(masked, path) for path in key_table().keys}
+    values = config.model_dump(mode="python", by_alias=True)
+    return {
+        path: str(it) if isinstance(it := _at(values, path), SecretReference) else _at(masked, path)
+        for path in key_table().keys
+    }
 
 
 def _revealed(value: Plain) -> Plain:

@@ -1,14 +1,19 @@
-"""References to environment variables in the values of files.
+"""References in the values of files: to environment variables, and to secrets elsewhere.
 
 ``${NAME}`` stands for the variable and must be set; ``${NAME:-text}`` falls back to ``text`` where
 the variable is unset or empty, as in a shell. ``$${`` writes ``${`` itself. A variable's content
 is taken as it is: references in it are not followed, so a password may contain anything.
+
+``${secret:PROVIDER/NAME}`` stands for a secret of a provider. It is the whole value of a key that
+holds a secret, and stays a reference (services.config.secret_reference) until the value is needed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+from services.security.secrets.reference import is_reference
 
 _REFERENCE = re.compile(
     r"(?P<escaped>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<bad>\$\{)"
@@ -25,6 +30,11 @@ class UnresolvedError(ValueError):
     def __init__(self, variable: str) -> None:
         super().__init__(variable)
         self.variable = variable
+
+
+def is_secret_reference(value: object) -> bool:
+    """Tell whether a value is meant to be a reference to a secret, well formed or not."""
+    return isinstance(value, str) and is_reference(value)
 
 
 def has_reference(text: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from protocol import codec, names
 from protocol.records import Plain, from_wire, to_wire
 from services import tree
-from services.config import loader, locate
+from services.config import loader, locate, secrets
 from services.config.errors import ConfigError
 from services.config.kinds import DatabaseMode
 from services.config.model import Config
@@ -34,10 +34,11 @@ def prepare(options: RunOptions) -> Prepared:
         ConfigError: it is invalid.
     """
     loaded = _load(options)
-    config = loaded.config
+    found = secrets.with_secrets(loaded.config, loaded.origins, os.environ)
+    config = found.config
     system, platform = config.system, config.platform
     return Prepared(
-        spec=tree.build(config, _place(config)),
+        spec=tree.build(config, _place(config), found.part),
         digests=_digests(config),
         name=platform.name,
         node_id=platform.node_id,

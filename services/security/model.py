@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from protocol.records import Plain
 from services.data.model import PostgresSettings
+from services.security.secrets.model import SecretsPartSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +27,14 @@ class SecuritySettings:
         postgres: how to reach the database; one connection is used, and none of the pool's
             settings.
         audit_enabled: ``security.audit.enabled``.
+        secrets: the secrets that the configuration refers to, and where they are; None without.
     """
 
     state_dir: str
     node_id: str
     postgres: PostgresSettings
     audit_enabled: bool = True
+    secrets: SecretsPartSettings | None = None
 
 
 class Outcome(enum.Enum):

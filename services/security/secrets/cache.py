@@ -17,7 +17,6 @@ Pure but for the sealing: time and chance are arguments, fetching is the caller'
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import hmac
 import os
@@ -29,6 +28,7 @@ from services.security.secrets.errors import (
     SecretError,
     SecretMissingError,
 )
+from services.security.secrets.model import SecretState, SecretView
 from services.security.secrets.provider import Secret
 from services.security.secrets.reference import SecretName
 from services.security.secrets.sealer import Sealer
@@ -39,17 +39,6 @@ REFRESH_PAUSE_MIN_S = 1.0
 JITTER_SHARE = 0.1
 # Of a value's remaining life; what is left is for attempts that fail.
 LIFE_SHARE = 0.5
-
-
-class SecretState(enum.Enum):
-    """How a secret is; see above."""
-
-    UNKNOWN = "unknown"
-    FRESH = "fresh"
-    STALE = "stale"
-    EXPIRED = "expired"
-    FAILED = "failed"
-    FIXED = "fixed"
 
 
 @dataclass(slots=True)
@@ -66,31 +55,6 @@ class _Entry:
     error: str = ""
     is_refused: bool = False
     is_fixed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretView:
-    """What may be told of a secret; the shape of ``secrets.list``.
-
-    Attributes:
-        name: ``PROVIDER/NAME``.
-        state: see the module.
-        version: the provider's name for the value.
-        created_s: Unix time at which the version was made, where the provider says so.
-        expires_s: Unix time of its end; None for never.
-        confirmed_s: Unix time at which the provider last gave it; None for never.
-        changed_s: Unix time at which this process last saw another value.
-        reason: why it is not fresh; "" when it is.
-    """
-
-    name: str
-    state: SecretState
-    version: str = ""
-    created_s: float | None = None
-    expires_s: float | None = None
-    confirmed_s: float | None = None
-    changed_s: float | None = None
-    reason: str = ""
 
 
 class SecretCache:

@@ -70,7 +70,7 @@ DURATION_RANGES = {
     "security.encryption.keyRotationInterval": ("1h", "365d", "59m", "366d"),
     "security.secrets.timeout": ("100ms", "1m", "99ms", "61s"),
     "security.secrets.bootTimeout": ("1s", "5m", "999ms", "301s"),
-    "security.secrets.refreshInterval": ("1s", "1d", "999ms", "25h"),
+    "security.secrets.refreshInterval": ("1s", "24h", "999ms", "25h"),
     "security.secrets.staleFor": ("1s", "30d", "999ms", "31d"),
     "optional.workload.sampleInterval": ("1s", "1h", "999ms", "61m"),
 }
