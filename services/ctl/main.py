@@ -30,6 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "events": "services.ctl.commands.events",
     "boot": "services.ctl.commands.boot",
     "dwcp": "services.ctl.commands.dwcp",
+    "token": "services.ctl.commands.token",
     "completion": "services.ctl.commands.completion",
 }
 # Codes of a node that knows who asks and does not let them.
