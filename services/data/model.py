@@ -24,12 +24,6 @@ class PostgresSettings:
         ssl_mode: libpq's sslmode; libpq ignores it on Unix sockets.
         ssl_root_cert, ssl_cert, ssl_key: PEM files: whom the server's certificate must come
             from, and our own certificate with its key; "" for libpq's own places.
-        ssl_root_cert, ssl_cert, ssl_key: PEM files: whom the server's certificate must come
-        statement_timeout_s: the server ends a statement that takes longer.
-        lock_timeout_s: the server ends one that waits longer for another transaction.
-        idle_in_transaction_timeout_s: the server ends the connection of a transaction that does
-            nothing for so long.
-            from, and our own certificate with its key; "" for libpq's own places.
         connect_timeout_s: for one attempt.
         statement_timeout_s: the server ends a statement that takes longer.
         lock_timeout_s: the server ends one that waits longer for another transaction.
@@ -43,13 +37,7 @@ class PostgresSettings:
     host: str
     port: int = 5432
     database: str = "novacron"
-    ssl_root_cert: str = ""
-    ssl_cert: str = ""
-    ssl_key: str = ""
     user: str = "novacron"
-    statement_timeout_s: float = 30.0
-    lock_timeout_s: float = 10.0
-    idle_in_transaction_timeout_s: float = 60.0
     password: str = field(default="", repr=False)
     pool_size: int = 20
     max_idle_conns: int = 5
@@ -57,14 +45,6 @@ class PostgresSettings:
     ssl_mode: str = "require"
     ssl_root_cert: str = ""
     ssl_cert: str = ""
-        limits = (self.statement_timeout_s, self.lock_timeout_s, self.idle_in_transaction_timeout_s)
-        if min(limits) < 0.001:  # PostgreSQL takes 0 as no limit at all
-            raise ValueError("the server's time limits are at least a millisecond")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the server is reached by a socket of this host."""
-        return self.host.startswith("/")
     ssl_key: str = ""
     connect_timeout_s: float = 5.0
     statement_timeout_s: float = 30.0
