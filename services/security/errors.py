@@ -97,3 +97,47 @@ class TokenStoreError(NovacronError):
 
     code = "security.token_store"
     expected = False
+
+
+class KeysetError(CriticalError):
+    """The keyset can't be used; the message says what to do. Nothing of it is made anew."""
+
+    code = "security.keyset"
+
+
+class KeysSchemaError(CriticalError):
+    """A table of the sealed values is missing or not open to our role."""
+
+    code = "security.keys_schema"
+
+
+class KeyExhaustedError(NovacronError):
+    """The active data key has sealed as much as it may, and there is no other one yet."""
+
+    code = "security.key_exhausted"
+    retryable = True
+
+
+class KeyRefusedError(NovacronError):
+    """The change of a key is not possible now; the message says what has to be done before."""
+
+    code = "security.key_refused"
+
+
+class KeyStorageError(NovacronError):
+    """The keys' files could not be written; nothing changed, try again when that is mended."""
+
+    code = "security.key_storage"
+    retryable = True
+
+
+class SealedRefusedError(NovacronError):
+    """The value's name, size or owner is not allowed; nothing was written."""
+
+    code = "security.sealed_refused"
+
+
+class SealedFullError(NovacronError):
+    """The component keeps as many sealed values as it may; delete some first."""
+
+    code = "security.sealed_full"
