@@ -20,6 +20,7 @@ _PROGRAM = "novacronctl"
 _COMMANDS: Mapping[str, str] = {
     "status": "services.ctl.commands.status",
     "tree": "services.ctl.commands.tree",
+    "nodes": "services.ctl.commands.nodes",
     "top": "services.ctl.commands.top",
     "explain": "services.ctl.commands.explain",
     "trace": "services.ctl.commands.trace",

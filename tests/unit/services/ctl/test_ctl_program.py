@@ -34,7 +34,7 @@ def stopped(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        *("status", "tree", "top", "explain", "trace", "restart", "stop", "start"),
+        *("status", "tree", "nodes", "top", "explain", "trace", "restart", "stop", "start"),
         *("logs", "events", "boot", "dwcp", "completion"),
     ],
 )
@@ -95,7 +95,7 @@ def test_restart_of_the_node_itself_is_refused(stopped: Path) -> None:
     "arguments",
     [
         *(["tree"], ["boot"], ["events"], ["stop", "vm"], ["explain", "vm"], ["trace"]),
-        *(["top", "--once"], ["dwcp", "status"], ["dwcp", "cancel", "ab"]),
+        *(["top", "--once"], ["dwcp", "status"], ["dwcp", "cancel", "ab"], ["nodes"]),
     ],
 )
 def test_commands_without_a_node_end_with_3(arguments: list[str], stopped: Path) -> None:
