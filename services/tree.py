@@ -21,6 +21,7 @@ from pathlib import Path
 from protocol.records import Plain, to_wire
 from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
+from services.data import addressing
 from services.security.secrets.model import SecretsPartSettings
 from supervisor.boot import phases
 from supervisor.core.spec import (
@@ -164,14 +165,12 @@ class _Builder:
             id="postgres",
             type=ChildType.COMMAND,
             start="services.data.embedded:prepare_postgres",
-            settings={
-                "directory": str(place.state_dir / "postgres"),
-                "socket_dir": str(place.run_dir / "pg"),
-                "users": [place.node_user],
-                "role": self._config.database.postgres.user,
-                # Each process of the node has a pool of its own or a connection; few fill it.
-                "connections_max": self._config.database.postgres.pool_size + 30,
-            },
+            settings=addressing.embedded_settings(
+                self._config,
+                state_dir=place.state_dir,
+                run_dir=place.run_dir,
+                node_user=place.node_user,
+            ),
             level="data",
             phase=phases.DATABASE,
             failure=FailureClass.CRITICAL,
@@ -245,21 +244,7 @@ class _Builder:
         return self._place.run_dir / "redis" / "redis.sock"
 
     def _postgres_settings(self) -> dict[str, Plain]:
-        postgres = self._config.database.postgres
-        host = str(self._place.run_dir / "pg") if self._is_embedded else postgres.host
-        return {
-            "host": host,
-            "port": 5432 if self._is_embedded else postgres.port,
-            "database": postgres.database,
-            "user": postgres.user,
-            "password": "" if postgres.password is None else postgres.password.get_secret_value(),
-            "pool_size": postgres.pool_size,
-            "max_idle_conns": postgres.max_idle_conns,
-            "conn_max_lifetime_s": postgres.conn_max_lifetime,
-            "ssl_mode": postgres.ssl_mode.value,
-            "connect_timeout_s": postgres.connect_timeout,
-            "create_database": self._is_embedded,
-        }
+        return addressing.postgres_settings(self._config, self._place.run_dir)
 
     # -- phase 4 --------------------------------------------------------------------------------
 

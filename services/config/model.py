@@ -119,8 +119,30 @@ class Postgres(Section):
         default=3600.0, ge=1, le=604800, description="Age at which a connection is replaced."
     )
     ssl_mode: SslMode = Field(default=SslMode.REQUIRE, description="How far TLS is required.")
+    ssl_root_cert: File | None = Field(
+        default=None,
+        description="PEM file of the authorities that the server's certificate may come from.",
+    )
+    ssl_cert: File | None = Field(
+        default=None, description="PEM file of the node's own certificate, for certificate login."
+    )
+    ssl_key: File | None = Field(
+        default=None, description="PEM file of its key, which nobody but its owner may read."
+    )
     connect_timeout: Duration = Field(
         default=5.0, ge=0.1, le=300, description="Time for one attempt to connect."
+    )
+    statement_timeout: Duration = Field(
+        default=30.0, ge=1, le=3600, description="Time after which the server ends a statement."
+    )
+    lock_timeout: Duration = Field(
+        default=10.0, ge=0.1, le=3600, description="Time a statement waits for other transactions."
+    )
+    idle_in_transaction_timeout: Duration = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Time after which the server ends a transaction that does nothing.",
     )
 
 

@@ -42,6 +42,7 @@ def broken_rules(config: Config, host: HostFacts) -> tuple[Broken, ...]:
         *_ports(config),
         *_pool(config),
         *_ssl(config),
+        *_ssl_files(config),
         *_streams(config),
         *_transport_host(config, host),
         *_quorum(config),
@@ -98,6 +99,13 @@ def _ssl(config: Config) -> Iterator[Broken]:
     elif postgres.host.startswith("/"):
         keys = ("database.postgres.sslMode", "database.postgres.host")
         yield Broken(keys, f"one of {modes} on a Unix socket, which has no TLS")
+
+
+def _ssl_files(config: Config) -> Iterator[Broken]:
+    postgres = config.database.postgres
+    if (postgres.ssl_cert is None) != (postgres.ssl_key is None):
+        keys = ("database.postgres.sslCert", "database.postgres.sslKey")
+        yield Broken(keys, "both files or neither")
 
 
 def _streams(config: Config) -> Iterator[Broken]:

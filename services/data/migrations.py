@@ -116,6 +116,15 @@ def pending(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[Mig
     return tuple(known[len(applied) :])
 
 
+async def read_applied(connection: AsyncConnection[Any]) -> tuple[Applied, ...] | None:
+    """What the database records of its migrations, in order; None when it never had any."""
+    try:
+        cursor = await connection.execute(_SELECT)
+    except psycopg.errors.UndefinedTable:
+        return None
+    return tuple([Applied(*row) async for row in cursor])
+
+
 async def migrate(
     connection: AsyncConnection[Any],  # Any: rows are tuples or whatever the caller set
     known: Sequence[Migration],
@@ -134,13 +143,13 @@ async def migrate(
         MigrationFailedError: names the migration and says what the server said.
         psycopg.OperationalError: the server went away.
     """
-    applied = await _read_applied(connection)
+    applied = await read_applied(connection)
     if applied is not None and not pending(known, applied):
         return 0
     await _lock(connection)
     try:
         await connection.execute(_CREATE_TABLE)
-        steps = pending(known, await _read_applied(connection) or ())
+        steps = pending(known, await read_applied(connection) or ())
         for step in steps:
             await _apply(connection, step)
     except psycopg.ProgrammingError as exc:
@@ -151,28 +160,28 @@ async def migrate(
     return len(steps)
 
 
-async def _read_applied(connection: AsyncConnection[Any]) -> tuple[Applied, ...] | None:
-    try:
-        cursor = await connection.execute(_SELECT)
-    except psycopg.errors.UndefinedTable:
-        return None
-    return tuple([Applied(*row) async for row in cursor])
-
-
 async def _lock(connection: AsyncConnection[Any]) -> None:
-    await connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
-    await connection.execute(f"SET statement_timeout = {2 * LOCK_TIMEOUT_MS}")
     try:
-        await connection.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        async with connection.transaction():
+            await _limit(connection)
+            await connection.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
     except psycopg.errors.LockNotAvailable as exc:
         raise MigrationFailedError(
             f"another program has been migrating for {LOCK_TIMEOUT_MS / 1000:g} s"
         ) from exc
 
 
+async def _limit(connection: AsyncConnection[Any]) -> None:
+    """Let a migration of a large table take its time, and wait for others, in this transaction."""
+    await connection.execute(
+        f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"
+    )
+
+
 async def _apply(connection: AsyncConnection[Any], step: Migration) -> None:
     try:
         async with connection.transaction():
+            await _limit(connection)
             # Our own file, without parameters: the server may run several statements at once.
             await connection.execute(step.script.encode())
             values = [step.version, step.name, step.checksum, VERSION]

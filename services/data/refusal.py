@@ -39,6 +39,17 @@ _ADVICE = (
     ("server does not support SSL", "enable TLS in the server or change database.postgres.sslMode"),
     ("certificate verify failed", "the server's certificate is not trusted by this host"),
     ("does not match host name", "the server's certificate is for another host name"),
+    ("root certificate file", "set database.postgres.sslRootCert to the authorities' PEM file"),
+    ("could not read root certificate", "database.postgres.sslRootCert has to be a PEM file"),
+    ("could not open certificate file", "check database.postgres.sslCert"),
+    ("could not read certificate file", "database.postgres.sslCert has to be a PEM file"),
+    ("but not private key file", "check database.postgres.sslKey"),
+    ("could not load private key file", "check that database.postgres.sslKey belongs to sslCert"),
+    ("has group or world access", "chmod 600 the file of database.postgres.sslKey"),
+    ("private key file", "check database.postgres.sslKey"),
+    ("requires a valid client certificate", "set database.postgres.sslCert and sslKey"),
+    ("alert unknown ca", "the server does not know the authority of database.postgres.sslCert"),
+    ("alert certificate", "the server does not take database.postgres.sslCert"),
     ("invalid sslmode value", "correct database.postgres.sslMode"),
 )
 _MISSING_ROLE = re.compile(r'role ".+" does not exist')
