@@ -15,8 +15,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from supervisor import quiet_imports as quiet_imports
-
 if TYPE_CHECKING:
     from supervisor.child.service import BlockingContext as BlockingContext
     from supervisor.child.service import BlockingService as BlockingService

@@ -1,9 +1,8 @@
 """Import structlog without what it imports on suspicion.
 
 structlog imports rich, where it is installed as for our command line, to colour tracebacks that
-nobody here asks for, and asyncio, with all of TLS, for loggers that few use. Together that is a
-third of the time in which a supervisor starts, and a third of its memory. Imported first, by the
-package itself.
+nobody here asks for, and asyncio, with all of TLS, for loggers that few use. Together that takes
+longer than the rest of it. Whoever imports it from here gets it without.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class _Later(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _import_structlog() -> None:
+def _import_quietly() -> None:
     stand_ins = {"asyncio": _Later("asyncio"), "rich": None}  # None: import says there is none
     hidden = {name: module for name, module in stand_ins.items() if name not in sys.modules}
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None is meant for this
@@ -32,4 +31,6 @@ def _import_structlog() -> None:
 
 
 if "structlog" not in sys.modules:
-    _import_structlog()
+    _import_quietly()
+
+import structlog as structlog  # noqa: E402 - after all that

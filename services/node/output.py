@@ -65,7 +65,7 @@ class Output:
 
 def _run_console(read: int, write: int, stdout: int, stderr: int) -> None:
     from services.node import console
-    from supervisor.child.main import set_title
+    from supervisor.posix.title import set_title
 
     os.close(write)
     os.setsid()  # a Ctrl-C is for the root, which then tells us how it went

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 
-import structlog
 import zmq
 
 from protocol import envelope
@@ -30,6 +29,7 @@ from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
 from supervisor.child.warm import Warmth
 from supervisor.posix.board import Board
+from supervisor.quiet_imports import structlog
 from supervisor.runtime.launch import Launch
 
 # Calls that run at the same time; a caller beyond them is told so at once.

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
 import zmq
 
 from protocol import envelope
@@ -22,6 +21,7 @@ from protocol.transports import zeromq
 from protocol.transports.curve import KeyDirectory, KeyPair, ZapServer
 from supervisor.child.service import BlockingCallHandler, BlockingService, Request
 from supervisor.posix.board import Board
+from supervisor.quiet_imports import structlog
 from supervisor.runtime.launch import Launch
 
 TELEMETRY = "telemetry"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import structlog
-
+from supervisor.child import logs
 from supervisor.child.service import CriticalError
 from supervisor.core.reason import EXIT_CRASHED, EXIT_CRITICAL
 from supervisor.posix.board import Board, LastWords
@@ -15,7 +14,7 @@ def report_failure(launch: Launch, board: Board, error: BaseException) -> int:
     is_critical = isinstance(error, CriticalError)
     code = getattr(error, "code", type(error).__name__)
     expected = getattr(error, "expected", False)
-    structlog.get_logger().error(
+    logs.Logger().error(
         "process_failed", code=str(code), reason=str(error), exc_info=None if expected else error
     )
     detail = str(error) or type(error).__name__

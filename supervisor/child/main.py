@@ -11,8 +11,6 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
-import structlog
-
 from protocol import codec
 from protocol.codec import MESSAGE_BYTES_MAX
 from protocol.errors import NovacronError
@@ -25,6 +23,7 @@ from supervisor.core.resources import NO_LIMITS
 from supervisor.core.spec import ChildType
 from supervisor.posix import capabilities, prctl, resources
 from supervisor.posix.board import Board
+from supervisor.posix.title import set_title
 from supervisor.runtime import stacks
 from supervisor.runtime.launch import Launch
 
@@ -76,13 +75,6 @@ def run(handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> int:
         return report_failure(launch, board, exc)
 
 
-def set_title(title: str) -> None:
-    """Show what the process is in ps and top."""
-    import setproctitle
-
-    setproctitle.setproctitle(title)
-
-
 def resolve(start: str) -> Any:  # Any: whatever the text names
     """Import what ``package.module:Name`` names."""
     module, _, name = start.partition(":")
@@ -118,6 +110,8 @@ def _settle(launch: Launch, launcher_pid: int) -> None:
     if spec.type is ChildType.COMMAND:
         prctl.renounce_new_privileges()
     set_title(f"{tree.title}: {launch.path}")
+    if spec.type in (ChildType.SERVICE, ChildType.LOOP):
+        from supervisor import quiet_imports as quiet_imports  # they log by structlog
     if spec.type is not ChildType.COMMAND:
         logs.configure(
             launch.path,
@@ -146,7 +140,7 @@ def _say_refused(launch: Launch, refused: list[str]) -> None:
     if launch.spec.type is ChildType.COMMAND:
         os.write(2, f"{launch.tree.title}: not applied: {'; '.join(refused)}\n".encode())
     else:
-        structlog.get_logger().warning("limits_not_applied", limits=refused)
+        logs.Logger().warning("limits_not_applied", limits=refused)
 
 
 def _account(user: str) -> pwd.struct_passwd | None:

@@ -18,15 +18,16 @@ that they need arrives through the context.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar, Protocol
-
-import structlog
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from protocol.messages.health import HEALTHY, Health
 from protocol.messages.metrics import MetricSample
 from protocol.records import Plain
+
+if TYPE_CHECKING:  # programs have no use for it, and their launcher imports this
+    import structlog
 
 
 class CriticalError(NovacronError):

@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from protocol import names
 from protocol.messages.health import Health, HealthState
 from supervisor.child import credentials, logs
@@ -52,7 +50,7 @@ class Commands:
         self._loop = loop
         self._board = board
         self._tree = loop.tree
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
         self._notify_path = names.socket_path(loop.run_dir, loop.path).with_suffix(".notify")
         self.notify = NotifySocket(self._notify_path)
         self._probes = Probes(self._became_ready)

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
 from protocol import envelope, names
 from protocol.dataclass import dataclass, field, replace
 from protocol.envelope import Envelope, Kind
@@ -23,6 +21,7 @@ from protocol.messages.health import Health, HealthState
 from protocol.messages.trace import TraceQuery
 from protocol.records import Plain, from_wire, to_wire
 from protocol.transports import zeromq
+from supervisor.child import logs
 from supervisor.core import events
 from supervisor.core.child import ChildState
 from supervisor.core.spec import SupervisorSpec
@@ -69,7 +68,7 @@ class Control:
             "trace": self._take_trace,
         }
         self._loop = loop
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
         self._checks: dict[int, _Check] = {}
         self._ids = itertools.count(1)
 

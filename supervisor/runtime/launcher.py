@@ -44,10 +44,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import multiprocess
-import multiprocess.process
-import structlog
-
 from protocol import codec
 from protocol.dataclass import dataclass
 from protocol.records import from_wire
@@ -55,6 +51,7 @@ from supervisor.child import logs, warm
 from supervisor.child import main as child_main
 from supervisor.core.spec import ChildType
 from supervisor.posix import descriptors, prctl, processes
+from supervisor.posix.title import set_title
 from supervisor.runtime.channel import MESSAGE_BYTES_MAX, Channel, channel_pair
 from supervisor.runtime.launch import Program
 from supervisor.runtime.program import execute
@@ -71,8 +68,7 @@ _ENDS_PER_MESSAGE = 500
 # What Python ignores, and takes back by itself when it executes a program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
-_fork = multiprocess.get_context("fork")
-_log = structlog.get_logger(component="launcher")
+_log = logs.Logger(component="launcher")
 
 
 def serve(channel: socket.socket, root_pid: int, title: str, exempt: Sequence[str]) -> None:
@@ -107,8 +103,8 @@ def _become_launcher(root_pid: int, title: str) -> None:
             signal.signal(number, lambda _number, _frame: None)
         elif signal.getsignal(number) is signal.SIG_IGN and number not in _IGNORED:
             signal.signal(number, signal.SIG_DFL)  # or programs would inherit it
-    child_main.set_title(f"{title}: launcher")
-    logs.bridge_standard_library()  # once here instead of once in every child
+    set_title(f"{title}: launcher")
+    logs.adopt_foreign()  # once here instead of once in every child
     gc.disable()  # nothing here makes cycles, and collecting would unshare the children's memory
 
 
@@ -296,8 +292,10 @@ class _Launcher:
         Raises:
             OSError: the system refuses another process.
         """
+        import multiprocess.process  # not above: a tree of programs has no use for it
+
         ours, theirs = channel_pair()
-        process = _fork.Process(
+        process = multiprocess.get_context("fork").Process(
             target=self._enter_child, args=(theirs, os.getpid()), kwargs={"is_spare": is_spare}
         )
         gc.freeze()  # what exists now is shared with the child until one of the two touches it
@@ -399,6 +397,7 @@ class _Launcher:
         if self._preload:
             self._import(self._preload.popleft())
             if not self._preload:
+                logs.adopt_foreign()
                 waiting, self._waiting = self._waiting, []
                 for asked in waiting:
                     self._launch(asked)

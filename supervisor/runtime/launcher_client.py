@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
-
-import multiprocess
+from typing import NoReturn, Self
 
 from protocol import codec
 from protocol.dataclass import dataclass
@@ -73,6 +72,7 @@ class LauncherClient:
         self.channel = channel
         self.pid = pid
         self.exempt = exempt
+        self._has_ended = False
 
     @classmethod
     def fork(cls, title: str, modules: Iterable[str] = (), exempt: Sequence[str] = ()) -> Self:
@@ -87,12 +87,13 @@ class LauncherClient:
             exempt: programs that outlive the tree; see processes.is_exempt.
         """
         ours, theirs = channel_pair()
-        process = multiprocess.get_context("fork").Process(
-            target=_serve_forked, args=(ours, theirs, os.getpid(), title, exempt), daemon=False
-        )
-        process.start()
+        root_pid = os.getpid()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or it would be written twice
+        if (pid := os.fork()) == 0:
+            _serve_forked(ours, theirs, root_pid, title, exempt)
         theirs.close()
-        client = cls(ours, process.pid, exempt)
+        client = cls(ours, pid, exempt)
         client.preload(modules)
         return client
 
@@ -169,8 +170,9 @@ class LauncherClient:
 
     def end(self) -> None:
         """Close the channel of a launcher that this process started, and wait for its end."""
-        if self.channel.fileno() < 0:
-            return  # done already
+        if self._has_ended:
+            return
+        self._has_ended = True
         self.close()
         if not processes.await_end(self.pid, _END_TIMEOUT_S):
             self.kill()
@@ -193,7 +195,17 @@ class LauncherClient:
 
 def _serve_forked(
     ours: socket.socket, theirs: socket.socket, root_pid: int, title: str, exempt: Sequence[str]
-) -> None:
-    ours.close()
-    launcher.serve(theirs, root_pid, title, exempt)
-    os._exit(0)
+) -> NoReturn:
+    code = 1
+    # The program that was forked is not this one's: nothing of it may run here, whatever happens.
+    try:
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        launcher.serve(theirs, root_pid, title, exempt)
+        code = 0
+    except BaseException:  # noqa: BLE001 - as said
+        traceback.print_exc()
+    finally:
+        os._exit(code)

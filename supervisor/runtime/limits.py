@@ -17,12 +17,11 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from protocol import names
 from protocol.dataclass import dataclass, replace
 from protocol.messages.control import EventReport
 from protocol.records import Plain
+from supervisor.child import logs
 from supervisor.core.child import Child, ChildState
 from supervisor.core.placement import cpus_of, reserved_cpus, shared_cpus
 from supervisor.core.reason import ExitKind, ExitReason
@@ -72,7 +71,7 @@ class Limits:
 
     def __init__(self, loop: SupervisorLoop) -> None:
         self._loop = loop
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
         self._kept: dict[str, Kept] = {}
         self._unchecked: set[str] = set()
         self._kill_at_s: dict[str, float] = {}

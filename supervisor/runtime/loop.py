@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol, assert_never
 
-import structlog
 import zmq
 
 from protocol import names
@@ -36,6 +35,7 @@ from protocol.transports.curve import (
     subtree_secret,
     withdraw,
 )
+from supervisor.child import logs
 from supervisor.core import actions, events
 from supervisor.core.child import ChildState
 from supervisor.core.reason import ExitKind, ExitReason
@@ -129,7 +129,7 @@ class SupervisorLoop:
         self.records = Records(self)
         self.recorder = Recorder(path)
         self._secret = secret
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
         self._readers: dict[object, Callable[[], None]] = {}
         self._poller = zmq.Poller()
         self._launching: dict[str, float] = {}

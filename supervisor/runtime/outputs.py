@@ -25,9 +25,8 @@ import time
 from collections import deque
 from pathlib import Path
 
-import structlog
-
 from protocol.dataclass import dataclass, field
+from supervisor.child import logs
 from supervisor.posix import heads
 from supervisor.posix.inotify import Inotify
 
@@ -89,7 +88,7 @@ class Outputs:
         self._wake = -1
         self._is_ending = False
         self._reported_s = 0.0
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
 
     def watch(self, path: Path) -> None:
         """Keep the file of a command that is about to be started small, from now on.

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
 from protocol import names
 from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
@@ -22,6 +20,7 @@ from protocol.records import Plain, from_wire, to_wire
 from protocol.transports.curve import KeyPair, key_pair, write_operator_key
 from supervisor.boot import phases
 from supervisor.boot.phases import PhaseEnded, PhaseTracker, components_by_path
+from supervisor.child import logs
 from supervisor.core import events
 from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import FailureClass, SpecError, SupervisorSpec
@@ -137,7 +136,7 @@ class _Root:
     ) -> None:
         self._settings = settings
         self._reloader = reloader
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
         self._launcher = launcher
         self._title = tree.title
         self._bystanders = bystanders

@@ -384,7 +384,7 @@ def test_describing_a_tree_imports_no_runtime() -> None:
         "import sys\n"
         "from supervisor import command, run, service, subtree\n"
         "command('a', ['x'])\n"
-        "print(sorted({'zmq', 'multiprocess', 'msgpack', 'rich'} & set(sys.modules)))"
+        "print(sorted({'zmq', 'multiprocess', 'msgpack', 'structlog'} & set(sys.modules)))"
     )
 
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

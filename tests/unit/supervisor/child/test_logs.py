@@ -1,12 +1,87 @@
-"""Log files rotate without losing a line, and never stop a process."""
+"""Log files rotate without losing a line, and never stop a process; everybody logs alike."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
-from supervisor.child.logs import RotatedFile
+from supervisor.child import logs
+from supervisor.child.logs import Logger, RotatedFile
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Iterator[Path]:
+    """Where this process logs, as ``data/cache`` from ``info`` on; not for longer."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    logs.configure("data/cache", log_dir=str(tmp_path), level="info")
+    yield tmp_path
+    logs.configure("novacron", log_dir="", level="info")
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(log_dir: Path) -> list[dict[str, object]]:
+    """What was logged."""
+    text = (log_dir / "data.cache.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_supervisors_and_services_write_the_same_lines(log_dir: Path) -> None:
+    """The same fields in the same form, with or without structlog."""
+    token = logs.correlation_id.set("abc")
+
+    Logger(by="x").warning("full", size=3)
+    structlog.get_logger(by="x").warning("full", size=3)
+
+    logs.correlation_id.reset(token)
+    ours, theirs = lines(log_dir)
+    times = [str(line.pop("timestamp")) for line in (ours, theirs)]
+    assert ours == theirs
+    assert ours["component"] == "data/cache"
+    assert ours["correlation"] == "abc"
+    assert ours["pid"] == os.getpid()
+    assert len(times[0]) == len(times[1])
+    assert times[0] <= times[1]
+
+
+def test_an_exception_is_shown(log_dir: Path) -> None:
+    """With its traceback, as structlog shows it."""
+    try:
+        raise OSError("no")
+    except OSError as exc:
+        Logger().error("failed", exc_info=exc)
+        structlog.get_logger().error("failed", exc_info=exc)
+
+    ours, theirs = lines(log_dir)
+    assert ours["exception"] == theirs["exception"]
+
+
+def test_what_is_less_severe_than_wanted_is_not_written(tmp_path: Path, log_dir: Path) -> None:
+    """The level is a limit for supervisors too."""
+    logs.configure("data/cache", log_dir=str(tmp_path), level="error")
+
+    Logger().warning("full")
+    Logger().error("failed")
+
+    assert [line["event"] for line in lines(log_dir)] == ["failed"]
+
+
+def test_libraries_log_where_we_do(log_dir: Path) -> None:
+    """What the standard library's loggers get is a line like any other."""
+    logging.getLogger("some.library").warning("it %s", "happened")
+
+    assert [(line["event"], line["logger"]) for line in lines(log_dir)] == [
+        ("it happened", "some.library")
+    ]
 
 
 def test_a_full_file_makes_room(tmp_path: Path) -> None:
