@@ -172,7 +172,7 @@ class TokensPart(Part):
             self._level.on_change()
 
     def _tell(self, what: str, token: Token, caller: str) -> None:
-        about: dict[str, Plain] = {"id": token.id, "name": token.name, "role": token.role.value}
+        about: dict[str, Plain] = {"id": token.id, "owner": token.name, "role": token.role.value}
         self._level.context.emit(what, **about, caller=caller)
 
     def _entry(self, token: Token) -> TokenEntry:
