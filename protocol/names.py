@@ -32,6 +32,22 @@ def is_process_path(text: str) -> bool:
     return _PATH.fullmatch(text) is not None
 
 
+def person_path(user: str) -> str:
+    """The name under which a person calls, such as ``operator/anna``."""
+    return f"{OPERATOR}/{user}"
+
+
+def person_of(caller: str) -> str | None:
+    """The user name of a person who calls; None for a process."""
+    first, slash, user = caller.partition("/")
+    return user if first == OPERATOR and slash else None
+
+
+def is_person(caller: str) -> bool:
+    """Tell whether a person calls and not a process of the tree."""
+    return caller == OPERATOR or caller.startswith(f"{OPERATOR}/")
+
+
 def parent_path(path: str) -> str:
     """The path of the supervisor above ``path``; the root is its own parent."""
     return path.rpartition("/")[0] or ROOT

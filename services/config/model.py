@@ -183,6 +183,9 @@ class ZeroTrust(Section):
     max_trust_duration: Duration = Field(
         default=14400.0, ge=60, le=604800, description="Age at which a session between parts ends."
     )
+    policy_file: File | None = Field(
+        default=None, description="Who may call what; null for policy.yaml beside this file."
+    )
 
 
 class Encryption(Section):

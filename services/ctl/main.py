@@ -30,6 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "logs": "services.ctl.commands.logs",
     "events": "services.ctl.commands.events",
     "boot": "services.ctl.commands.boot",
+    "policy": "services.ctl.commands.policy",
     "dwcp": "services.ctl.commands.dwcp",
     "token": "services.ctl.commands.token",
     "completion": "services.ctl.commands.completion",

@@ -1,0 +1,1 @@
+"""The policy file: who may call what in a node, as people write it."""
