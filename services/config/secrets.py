@@ -8,8 +8,6 @@ them each time that it logs in.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from services.config.origins import BUILT_IN, Origin
 from services.config.rules_secrets import attribute, secret_names
 from services.security.secrets.errors import SecretError
 from services.security.secrets.fetch import Fetched, fetch
+from services.security.secrets.fingerprint import fingerprint
 from services.security.secrets.model import SecretsPartSettings, SecretUse
 from services.security.secrets.reference import SecretName
 from services.security.secrets.registry import Providers
@@ -34,8 +33,6 @@ from services.security.secrets.settings import (
     VaultAuth,
     VaultSettings,
 )
-
-_FINGERPRINT_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +132,6 @@ def secrets_settings(config: Config, environ: Mapping[str, str]) -> SecretsSetti
             ca_file=_path(azure.ca_file),
         ),
     )
-
-
-def fingerprint(name: str, value: str) -> str:
-    """What tells whether two processes of this boot have the same value of a secret.
-
-    The same on every call, or a reload would find changes where there are none; of no use on
-    another host or after another boot.
-    """
-    key = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    digest = hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256)
-    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _put_in_place(

@@ -23,6 +23,7 @@ from services.security.credentials_part import CredentialsPart
 from services.security.encryption_part import EncryptionPart
 from services.security.model import SecuritySettings, SecurityStatus
 from services.security.parts import Level, Part, Work, worst
+from services.security.secrets_part import SecretsPart
 from services.security.tokens_part import TokensPart
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
@@ -52,6 +53,7 @@ class SecurityService(Service):
         self._audit = AuditPart(level, credentials, self._encryption)
         self._parts: tuple[Part, ...] = (
             credentials,
+            SecretsPart(level),
             self._encryption,
             self._audit,
             TokensPart(level),

@@ -129,14 +129,13 @@ class RotateResult:
     Attributes:
         name: of the secret.
         version: the version that counts now.
-        is_changed: the value is another one than before.
-        reload: the node reads its configuration anew, and restarts what uses the value.
+        is_changed: the node runs with another value still: it reads its configuration anew now, and
+            restarts what uses the value.
     """
 
     name: str
     version: str
     is_changed: bool
-    reload: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

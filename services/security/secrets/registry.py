@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.security.secrets.deadline import Bounded
 from services.security.secrets.environment import EnvironmentProvider
@@ -18,6 +19,14 @@ from services.security.secrets.provider import Provider, Secret
 from services.security.secrets.reference import SecretName, is_reference, parse_reference
 from services.security.secrets.settings import SecretsSettings
 from services.security.secrets.systemd import SystemdProvider
+
+if TYPE_CHECKING:
+    from services.security.secrets.vault_session import VaultSession
+
+
+def session_of(provider: str) -> str:
+    """What a provider shares a login, and so a thread at a time, with."""
+    return "vault" if provider == "vault-api" else provider
 
 
 class Providers:
@@ -39,6 +48,7 @@ class Providers:
         self._environ = environ
         self._made: dict[str, Provider] = dict(given or {})
         self._bounded: dict[str, Bounded] = {}
+        self._session: VaultSession | None = None
 
     @property
     def made(self) -> Mapping[str, Provider]:
@@ -58,7 +68,8 @@ class Providers:
 
     def bounded(self, name: str) -> Bounded:
         """Runs the provider's calls with a deadline."""
-        return self._bounded.setdefault(name, Bounded(name))
+        shared = session_of(name)
+        return self._bounded.setdefault(shared, Bounded(shared))
 
     def get(self, name: SecretName) -> Secret:
         """A secret, without a deadline of its own."""
@@ -69,6 +80,7 @@ class Providers:
         for provider in self._made.values():
             provider.close()
         self._made.clear()
+        self._session = None
 
     def _make(self, name: str) -> Provider:
         settings = self._settings
@@ -95,17 +107,26 @@ class Providers:
             return AzureProvider(settings.azure, client_secret=key, timeout_s=timeout_s)
         if name not in ("vault", "vault-api"):
             raise SecretReferenceError(f"there is no provider {name!r:.40}")
-        from services.security.secrets.vault import VaultApiProvider, VaultProvider, VaultSession
+        from services.security.secrets.vault import VaultApiProvider, VaultProvider
 
-        session = VaultSession(
-            settings.vault,
-            secret_id=self._source(settings.vault.secret_id),
-            token=self._source(settings.vault.token),
-            timeout_s=timeout_s,
-        )
+        session = self._vault_session()
         if name == "vault":
             return VaultProvider(session, settings.vault.mount)
         return VaultApiProvider(session)
+
+    def _vault_session(self) -> VaultSession:
+        """The login that both of Vault's providers use."""
+        if self._session is None:
+            from services.security.secrets.vault_session import VaultSession
+
+            vault = self._settings.vault
+            self._session = VaultSession(
+                vault,
+                secret_id=self._source(vault.secret_id),
+                token=self._source(vault.token),
+                timeout_s=self._settings.timeout_s,
+            )
+        return self._session
 
     def _source(self, text: str) -> Callable[[], str]:
         """What gives a provider's own credential, from the text of its setting."""
