@@ -1,4 +1,4 @@
-"""The limit on the size of a request's body; touches nothing that it lets pass."""
+"""What a request's body may be: of one length and not too long; what passes is not touched."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from services.api.problem import problem_response
 
 class BodyLimit:
     """Answers 413 to a request whose body is, or turns out to be, too large.
+
+    One that states its length in two ways gets 400 and its connection is closed, since a proxy
+    ahead of us may have believed the other one (RFC 9112, 6.3).
 
     Args:
         app: what answers all others.
@@ -23,6 +26,13 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request pass, and look at its body's size while it is read."""
+        names = {key for key, _ in scope["headers"]}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            detail = "a request has either Content-Length or Transfer-Encoding"
+            headers = {"Connection": "close"}
+            response = problem_response(400, detail, path=scope["path"], headers=headers)
+            await response(scope, receive, send)
+            return
         # h11 has checked that the header is a number.
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
         if int(announced) > self._bytes_max:
