@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -26,6 +27,13 @@ from tests.system.security_node import Node, migrate, node, postgres_settings, r
 pytestmark = [pytest.mark.postgres]
 
 
+@pytest.fixture
+def database(postgres_database: PostgresDatabase) -> PostgresDatabase:
+    """A database with the platform's schema."""
+    asyncio.run(migrate(postgres_settings(postgres_database)))
+    return postgres_database
+
+
 async def made(found: Node, **body: object) -> CreatedToken:
     """A new token of an operator's."""
     request = {"name": "ci", "role": "operator", **body}
@@ -42,9 +50,11 @@ async def tried(found: Node, text: str) -> Bearer:
 def test_a_token_lets_in_until_it_is_revoked(database: PostgresDatabase, tmp_path: Path) -> None:
     """A revocation by one node is in force at the other's next look; the secret is kept nowhere."""
 
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path / "a", settings) as one, node(tmp_path / "b", settings) as two:
             created = await made(one)
             bearer = await tried(two, created.token)
@@ -81,7 +91,6 @@ def test_without_the_database_a_known_token_is_believed_for_a_while(
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path, settings) as found:
             known, unseen, doomed = [await made(found) for _ in range(3)]
             await tried(found, known.token)
@@ -126,7 +135,6 @@ def test_a_token_with_a_bad_name_is_refused(
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path, settings) as found:
             with pytest.raises(TokenWrongError):
                 await made(found, **body)
@@ -142,7 +150,6 @@ def test_bounds(
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path, settings) as found:
             for body in ({"lifetime_s": 1.0}, {"lifetime_s": 1e9}, {"role": "root"}, {"x": 1}):
                 with pytest.raises(RemoteProtocolError):
@@ -164,7 +171,6 @@ def test_ended_tokens_are_forgotten_after_a_time(
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path, settings) as found:
             old = await made(found)
             await found.call("token.revoke", {"id": old.entry.id}, "operator")
@@ -183,7 +189,6 @@ def test_the_connection_is_closed_when_nobody_asks(
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        await migrate(settings)
         async with node(tmp_path, settings) as found:
             created = await made(found)
             with database.connect() as connection:
