@@ -2,15 +2,17 @@
 
 Calls (bodies and replies as plain values):
 
-    checkpoint.save     {"component", "version", "state"} -> {}
-    checkpoint.restore  {"component"} -> {"version", "state", "created_s"} or null
+    checkpoint.save     SaveRequest {"component", "version", "state", "after"} -> SaveReply
+    checkpoint.restore  {"component"} -> Checkpoint {"version", "state", "created_s", "generation",
+                        "refused"} or null
     health.nodes        nothing -> [NodeEntry]: the nodes that share the database
     health.components   {"node_id"} or nothing -> [ComponentEntry]: as the health table has them
     health.watch        WatchQuery -> NodesPage: all nodes, at once or when something changes
     database.status     nothing -> DatabaseStatus
 
 Events: ``database:connected`` (migrations, duration_s), ``database:lost`` (reason),
-``database:recovered`` (duration_s), ``node:changed`` (node_id, state, was) for another node.
+``database:recovered`` (duration_s), ``node:changed`` (node_id, state, was) for another node,
+``checkpoint:refused`` (checkpoint_of, generation, code, reason, used: the generation, 0 for none).
 """
 
 from __future__ import annotations
@@ -22,11 +24,10 @@ from collections.abc import Mapping
 
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
-from protocol.names import OPERATOR, ROOT
 from protocol.records import Plain, from_wire, to_wire
-from services.data import checkpoints, migrations
+from services.data import migrations
 from services.data.background import BackgroundTasks
-from services.data.checkpoints import RestoreRequest, SaveRequest
+from services.data.checkpoint_part import CheckpointPart
 from services.data.errors import DatabaseUnavailableError
 from services.data.health_part import HealthPart
 from services.data.model import DatabaseSettings
@@ -39,8 +40,6 @@ from supervisor.child.service import (
     ServiceContext,
 )
 
-# Who may read every component's checkpoint.
-_FREE_CALLERS = frozenset({OPERATOR, ROOT})
 # How often the pool is measured.
 _MEASURE_S = 10.0
 
@@ -79,11 +78,14 @@ class DatabaseService(Service):
         self._settings = from_wire(DatabaseSettings, context.settings)
         self._known = migrations.load()
         self._applied = 0
+        postgres = self._settings.postgres
         self._database = Database(
-            self._settings.postgres,
+            # One connection is the listener's, which has its own.
+            dataclasses.replace(postgres, pool_size=max(1, postgres.pool_size - 1)),
             application=f"novacron {self._settings.node_id} {context.path}",
             timeout_s=self._settings.operation_timeout_s,
         )
+        self._checkpoints = CheckpointPart(context, self._settings, self._database)
         self._health = HealthPart(context, self._settings, self._database)
         started = time.monotonic()
         await self._connect()
@@ -96,8 +98,7 @@ class DatabaseService(Service):
     def calls(self) -> Mapping[str, CallHandler]:
         """See the head of the file."""
         return {
-            "checkpoint.save": self._save,
-            "checkpoint.restore": self._restore,
+            **self._checkpoints.calls(),
             **self._health.calls(),
             "database.status": self._status,
         }
@@ -168,25 +169,6 @@ class DatabaseService(Service):
                     )
                 )
             await asyncio.sleep(_MEASURE_S)
-
-    async def _save(self, request: Request) -> Plain:
-        body = from_wire(SaveRequest, request.body)
-        checkpoints.check_owner(body.component, request.caller, free=_FREE_CALLERS)
-        async with self._database.session() as connection:
-            await checkpoints.save(
-                connection,
-                self._settings.node_id,
-                body,
-                bytes_max=self._settings.checkpoint_bytes_max,
-            )
-        return {}
-
-    async def _restore(self, request: Request) -> Plain:
-        body = from_wire(RestoreRequest, request.body)
-        checkpoints.check_owner(body.component, request.caller, free=_FREE_CALLERS)
-        async with self._database.session() as connection:
-            found = await checkpoints.restore(connection, self._settings.node_id, body.component)
-        return to_wire(found)
 
     async def _status(self, _request: Request) -> Plain:
         return to_wire(

@@ -116,6 +116,13 @@ class CheckpointDamagedError(NovacronError):
     expected: ClassVar[bool] = False
 
 
+class CheckpointForeignError(NovacronError):
+    """What is stored is whole and not this component's, or in a format that we don't know."""
+
+    code: ClassVar[str] = "data.checkpoint_foreign"
+    expected: ClassVar[bool] = False
+
+
 class CheckpointOwnerError(NovacronError):
     """A component asked for the checkpoint of another one."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from protocol.errors import NovacronError
 from protocol.messages.journal import JournalPage
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
@@ -23,6 +25,8 @@ from supervisor.child.service import CallHandler, Request, ServiceContext
 
 # Pause before a page is written again that the server did not take.
 _WRITE_PAUSE_S = 1.0
+# How long a connection that is being opened keeps the process from going down.
+_OPENING_S = 1.0
 # The answer still has to travel before the caller's own deadline.
 _ANSWER_MARGIN_S = 0.5
 
@@ -105,7 +109,14 @@ class HealthPart:
     async def _open(self) -> Connection:
         await self._database.wait_connected()
         application = f"novacron {self._settings.node_id} {self._context.path} health"
-        return await connect(self._settings.postgres, application=application)
+        opening = asyncio.create_task(connect(self._settings.postgres, application=application))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Half-way, the connection would be left to the garbage collector.
+            with contextlib.suppress(NovacronError, TimeoutError):
+                await (await asyncio.wait_for(opening, _OPENING_S)).close()
+            raise
 
     def _report(self, changes: Sequence[NodeChange]) -> None:
         """Tell this node's journal of other nodes; what happens here it knows."""

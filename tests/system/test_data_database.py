@@ -267,7 +267,7 @@ def test_checkpoint_comes_back_as_it_was_saved(postgres_database: PostgresDataba
         state = {"vms": ["a", "b"], "raw": b"\x00\x01", "deep": {"x": None}}
         assert await node.call("checkpoint.restore", {"component": "vm"}) is None
         save = {"component": "core/vm", "version": 1, "state": "first"}
-        assert await node.call("checkpoint.save", save) == {}
+        assert await node.call("checkpoint.save", save) == {"is_saved": True, "generation": 1}
         await node.call("checkpoint.save", {**save, "version": 2, "state": state})
 
         found = await node.call("checkpoint.restore", {"component": "vm"})
