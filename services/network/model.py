@@ -52,6 +52,8 @@ class NetworkSettings:
     Attributes:
         node_id: marks the bridge as this node's, as the alias ``novacron:<node id>``.
         bridge: the bridge to keep.
+        state_dir: the node's state directory, where the wanted segments are kept; "" for a node
+            without segments.
 
     Raises:
         ValueError: ``node_id`` is empty or too long for a link's alias.
@@ -59,6 +61,7 @@ class NetworkSettings:
 
     node_id: str
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
+    state_dir: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.node_id.encode()) <= NODE_ID_BYTES_MAX:

@@ -9,6 +9,9 @@ What becomes of the bridge, and of the component's health::
     failed     the kernel refused                          degraded, tried again with growing pauses
     removed    somebody keeps removing it                  degraded, left alone for a minute
 
+The segments (services/network/segments) have a part of their own; see there. It degrades the
+component while something else than the wanted segments is in force.
+
 Links are read in all of these. Any change of a link or address leads to reading everything anew
 and planning again. The bridge stays when the service stops: guests may use it.
 """
@@ -21,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from protocol.messages.health import HEALTHY, Health, HealthState
@@ -47,6 +51,7 @@ from services.network.plan import (
     may_repair,
     plan_bridge,
 )
+from services.network.segments.part import SegmentsPart
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 # Starting one guest makes a handful of link events; one reading answers them all.
@@ -60,7 +65,7 @@ LINKS_LISTED_MAX = 2048
 
 
 class NetworkService(Service):
-    """``core/network``: calls ``network.links`` and ``network.status``."""
+    """``core/network``: calls ``network.links``, ``network.status`` and ``segments.…``."""
 
     async def init(self, context: ServiceContext) -> None:
         """Read the links, bring the bridge about as far as possible, and follow changes.
@@ -82,13 +87,17 @@ class NetworkService(Service):
         self._tasks: set[asyncio.Task[None]] = set()
         self._netlink = Netlink()
         self._changes: LinkChanges | None = self._subscribe()
+        self._segments: SegmentsPart | None = None
         await self._reconcile()
+        if self._settings.state_dir:
+            await self._open_segments(Path(self._settings.state_dir) / "network")
         self._spawn(self._follow(), "follow-links")
         self._spawn(self._keep(), "keep-bridge")
 
     def calls(self) -> Mapping[str, CallHandler]:
         """The calls of this level."""
-        return {"network.links": self._call_links, "network.status": self._call_status}
+        own = {"network.links": self._call_links, "network.status": self._call_status}
+        return own if self._segments is None else {**own, **self._segments.calls()}
 
     async def check(self) -> Health:
         """Read the links now and say how the bridge is."""
@@ -96,7 +105,9 @@ class NetworkService(Service):
             self._links = await self._netlink.read_links()
         except NetlinkFailedError as exc:
             return Health(HealthState.UNHEALTHY, exc.message)
-        return _health(self._bridge)
+        if self._segments is not None:
+            await self._segments.look()
+        return self._overall()
 
     async def terminate(self) -> None:
         """Stop following; the bridge stays."""
@@ -106,6 +117,8 @@ class NetworkService(Service):
         if self._changes is not None:
             self._changes.close()
         self._netlink.close()
+        if self._segments is not None:
+            self._segments.close()
 
     async def _call_links(self, _request: Request) -> Plain:
         """Reply: {"links": [Link, …], "omitted": int}, by index."""
@@ -117,6 +130,24 @@ class NetworkService(Service):
         """Reply: NetworkStatus."""
         status = NetworkStatus(links=len(self._links), bridge=self._bridge, resyncs=self._resyncs)
         return to_wire(status)
+
+    async def _open_segments(self, directory: Path) -> None:
+        self._segments = SegmentsPart(
+            self._context,
+            directory,
+            links=lambda: self._links,
+            on_change=lambda: self._set_health(self._overall()),
+        )
+        await self._segments.open()
+        self._spawn(self._segments.follow(), "follow-segments")
+        self._spawn(self._segments.count(), "count-drops")
+
+    def _overall(self) -> Health:
+        """The worse of the bridge's health and the segments', the bridge's first."""
+        bridge = _health(self._bridge)
+        if self._segments is None or bridge is not HEALTHY:
+            return bridge
+        return self._segments.health
 
     def _subscribe(self) -> LinkChanges:
         changes = LinkChanges()
@@ -225,7 +256,7 @@ class NetworkService(Service):
                 "bridge_not_kept", name=bridge.name, state=bridge.state.value, reason=bridge.reason
             )
         self._bridge = bridge
-        self._set_health(_health(bridge))
+        self._set_health(self._overall())
 
     def _set_health(self, health: Health) -> None:
         if health != self._health:

@@ -1,0 +1,1 @@
+"""Segments: which packets may pass between the host's guests, kept in the kernel by nftables."""
