@@ -6,16 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
-from protocol.errors import (
-    CallTimeoutError,
-    NovacronError,
-    PeerUnavailableError,
-    RemoteCallError,
-    RemoteProtocolError,
-)
+from protocol.errors import NovacronError, PeerUnavailableError, RemoteProtocolError
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.names import child_path, parent_path
 from protocol.records import from_wire, to_wire
+from services.data.checkpoint_client import RETRY_S, CheckpointClient, Outcome
 from services.dwcp.errors import TransportLostError
 from services.dwcp.files import remove_abandoned
 from services.dwcp.ledger import Change, Ledger
@@ -25,10 +20,6 @@ from supervisor.child.service import ServiceContext
 
 POLL_S = 0.2
 REPORT_TIMEOUT_S = 2.0
-CHECKPOINT_TIMEOUT_S = 2.0
-# A database that is down is not asked with every report.
-CHECKPOINT_RETRY_S = 5.0
-DATABASE = "data/database"
 CHECKPOINT_VERSION = 1
 
 
@@ -49,7 +40,7 @@ class Follower:
         context: ServiceContext,
         settings: ManagerSettings,
         *,
-        retry_s: float = CHECKPOINT_RETRY_S,
+        retry_s: float = RETRY_S,
     ) -> None:
         self.ledger = Ledger(settings.transports)
         self._context = context
@@ -58,10 +49,11 @@ class Follower:
         self._reporter = Reporter(context)
         self._wake = asyncio.Event()
         self._retry_s = retry_s
-        self._saved = Totals()
+        self._checkpoint = CheckpointClient(
+            context, version=CHECKPOINT_VERSION, period_s=0.0, retry_s=retry_s
+        )
         self._is_restored = False
         self._first_answer = asyncio.Event()
-        self._save_after_s = 0.0
 
     def path_of(self, transport: str) -> str:
         """The process path of a transport, given its id."""
@@ -127,44 +119,27 @@ class Follower:
 
     async def save(self, *, at_once: bool = False) -> None:
         """Save the totals when they changed; without a database, try again later."""
-        totals = self.ledger.totals
-        if not self._is_restored or totals == self._saved:
-            return
-        if not at_once and time.monotonic() < self._save_after_s:
-            return
-        body = {
-            "component": self._context.path,
-            "version": CHECKPOINT_VERSION,
-            "state": to_wire(totals),
-        }
-        try:
-            await self._context.call(
-                DATABASE, "checkpoint.save", body, timeout_s=CHECKPOINT_TIMEOUT_S
-            )
-        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
-            self._save_after_s = time.monotonic() + self._retry_s
-            self._context.log.warning("checkpoint_not_saved", reason=str(exc))
-        else:
-            self._saved = totals
+        if not self._is_restored or self.ledger.totals == Totals():
+            return  # not known yet, or nothing to keep
+        await self._checkpoint.offer(to_wire(self.ledger.totals))
+        if at_once:
+            await self._checkpoint.flush()
 
     async def _restore_once(self) -> bool:
-        """Ask for the checkpoint; False when it can't be had now."""
-        body = {"component": self._context.path}
-        timeout_s = CHECKPOINT_TIMEOUT_S
-        try:
-            reply = await self._context.call(
-                DATABASE, "checkpoint.restore", body, timeout_s=timeout_s
-            )
-            if reply is not None and reply["version"] == CHECKPOINT_VERSION:
-                self._saved = from_wire(Totals, reply["state"])
-                self.ledger.add_totals(self._saved)
-            elif reply is not None:
-                self._context.log.warning("checkpoint_ignored", version=reply["version"])
-        except (PeerUnavailableError, CallTimeoutError, RemoteCallError) as exc:
-            self._context.log.warning("checkpoint_unavailable", reason=str(exc))
+        """Ask for the checkpoint; False when it can't be had now.
+
+        The totals only count, so what can't be read is given up and counting begins anew.
+        """
+        found = await self._checkpoint.restore()
+        if found.outcome is Outcome.UNAVAILABLE:
             return False
-        except (RemoteProtocolError, KeyError, TypeError) as exc:
-            self._context.log.warning("checkpoint_malformed", reason=str(exc))
+        if found.outcome is Outcome.RESTORED:
+            try:
+                self.ledger.add_totals(from_wire(Totals, found.state))
+            except RemoteProtocolError as exc:
+                self._context.log.warning("checkpoint_malformed", reason=str(exc))
+        elif found.outcome is Outcome.REFUSED:
+            self._checkpoint.start_over()
         return True
 
     async def _poll_one(self, transport: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from protocol.errors import RemoteCallError
 from protocol.records import Plain
-from services.dwcp.follower import CHECKPOINT_VERSION, DATABASE, Follower
+from services.data.checkpoint_client import DATABASE
+from services.dwcp.follower import CHECKPOINT_VERSION, Follower
 from services.dwcp.model import ManagerSettings, Totals
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
@@ -34,7 +35,7 @@ class Database:
     async def save(self, request: Request) -> Plain:
         """Keep a checkpoint."""
         self.saved.append(request.body["state"])
-        return {}
+        return {"is_saved": True, "generation": len(self.saved)}
 
 
 def follower_of(database: Database, *, retry_s: float = 0.0) -> Follower:
