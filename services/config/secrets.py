@@ -9,6 +9,7 @@ them each time that it logs in.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def with_secrets(
     *,
     providers: Providers | None = None,
     tell: Callable[[str], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> WithSecrets:
     """Fetch all secrets and put them in place.
 
@@ -64,6 +66,7 @@ def with_secrets(
         environ: variables of the process.
         providers: those of a test; None for the configured ones.
         tell: told what is waited for; None for the standard error stream.
+        sleep: waits between attempts.
 
     Raises:
         ConfigError: a secret can't be had; lists every one of them.
@@ -79,6 +82,7 @@ def with_secrets(
         timeout_s=settings.boot_timeout_s,
         attempt_s=settings.timeout_s,
         tell=tell or _tell,
+        sleep=sleep,
     )
     # Not closed: a call that was left behind may hold a provider, and the process ends anyway.
     problems = [
