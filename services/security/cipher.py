@@ -4,12 +4,16 @@ Sealed form: version (1 byte) | key id (8) | nonce (12) | ciphertext and tag (16
 and the context are authenticated with the value, so a sealed value can't be moved to another
 place, key or version without failing to open.
 
-The caller gives the nonce. 12 random bytes serve 2^32 values per key (NIST SP 800-38D, 8.3).
+The caller gives the nonce. 12 random bytes serve 2^32 values per key (NIST SP 800-38D, 8.3), and a
+counter, which would serve more, repeats where a host's disk or memory is put back to an earlier
+state; so the nonces are random, and services.security.keys.keyset limits the uses of each key.
 
 Source: NIST SP 800-38D.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,6 +26,7 @@ KEY_ID_BYTES = 8
 NONCE_BYTES = 12
 TAG_BYTES = 16
 HEADER_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
+OVERHEAD_BYTES = HEADER_BYTES + TAG_BYTES
 # For secrets and keys, not for disk images, which the transport seals in chunks of its own.
 VALUE_BYTES_MAX = 16 << 20
 
@@ -59,12 +64,27 @@ class Cipher:
         Raises:
             ValueError: a size is out of range.
         """
-        if len(nonce) != NONCE_BYTES:
-            raise ValueError(f"a nonce of {len(nonce)} bytes; {NONCE_BYTES} are needed")
-        if len(value) > VALUE_BYTES_MAX:
-            raise ValueError(f"a value of {len(value)} bytes; at most {VALUE_BYTES_MAX}")
+        _require_sizes(value, nonce)
+        # One buffer for all: joining header and ciphertext would copy the value once more.
+        sealed = bytearray(len(value) + OVERHEAD_BYTES)
+        self.seal_into(sealed, value, context=context, nonce=nonce)
+        return bytes(sealed)
+
+    def seal_into(
+        self, buffer: bytearray | memoryview, value: bytes, *, context: bytes, nonce: bytes
+    ) -> None:
+        """Like ``seal``, into a buffer that is OVERHEAD_BYTES longer than the value.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
+        if len(buffer) != len(value) + OVERHEAD_BYTES:
+            raise ValueError(f"a buffer of {len(buffer)} bytes for a value of {len(value)}")
+        _require_sizes(value, nonce)
         header = bytes([VERSION]) + self._key_id + nonce
-        return header + self._gcm.encrypt(nonce, value, header + context)
+        view = memoryview(buffer)
+        view[:HEADER_BYTES] = header
+        self._gcm.encrypt_into(nonce, value, header + context, view[HEADER_BYTES:])
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
         """Check and decrypt what ``seal`` returned.
@@ -72,13 +92,9 @@ class Cipher:
         Raises:
             DecryptionError: it was changed, or sealed in another context or by another key.
         """
-        if (
-            not HEADER_BYTES + TAG_BYTES
-            <= len(sealed)
-            <= (HEADER_BYTES + VALUE_BYTES_MAX + TAG_BYTES)
-        ):
+        if not OVERHEAD_BYTES <= len(sealed) <= VALUE_BYTES_MAX + OVERHEAD_BYTES:
             raise DecryptionError(f"{len(sealed)} bytes are no sealed value")
-        header, body = sealed[:HEADER_BYTES], sealed[HEADER_BYTES:]
+        header, body = sealed[:HEADER_BYTES], memoryview(sealed)[HEADER_BYTES:]
         if header[0] != VERSION:
             raise DecryptionError(f"sealed in version {header[0]}; this one reads {VERSION}")
         key_id = header[1 : 1 + KEY_ID_BYTES]
@@ -90,18 +106,44 @@ class Cipher:
             raise DecryptionError("the sealed value was changed or has another context") from None
 
 
-def self_test(cipher: Cipher, *, nonce: bytes) -> None:
-    """Prove that the cipher opens what it sealed, and only that.
+class Sealing(Protocol):
+    """What seals and opens, whatever keys it has."""
 
-    Args:
-        cipher: the one to test.
-        nonce: a fresh nonce, used up by the test.
+    def seal(self, value: bytes, *, context: bytes) -> bytes:
+        """See Cipher.seal."""
+
+    def open(self, sealed: bytes, *, context: bytes) -> bytes:
+        """See Cipher.open."""
+
+
+def bind(*parts: str) -> bytes:
+    """A context from its parts, such as purpose, owner, name and version.
+
+    Each part has its length before it, so that no two lists of parts give the same context.
+    """
+    encoded = [part.encode() for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def key_id_of(sealed: bytes) -> str:
+    """The id of the key that a value says it was sealed with.
+
+    Raises:
+        DecryptionError: it is no sealed value.
+    """
+    if len(sealed) < OVERHEAD_BYTES or sealed[0] != VERSION:
+        raise DecryptionError(f"{len(sealed)} bytes are no sealed value of this version")
+    return sealed[1 : 1 + KEY_ID_BYTES].hex()
+
+
+def self_test(cipher: Sealing) -> None:
+    """Prove that a cipher opens what it sealed, and only that.
 
     Raises:
         CipherSelfTestError: names what went wrong.
     """
     value, context = b"novacron cipher self-test", b"self-test"
-    sealed = cipher.seal(value, context=context, nonce=nonce)
+    sealed = cipher.seal(value, context=context)
     if cipher.open(sealed, context=context) != value:
         raise CipherSelfTestError("the cipher does not open what it sealed")
     if value in sealed:
@@ -113,7 +155,14 @@ def self_test(cipher: Cipher, *, nonce: bytes) -> None:
         raise CipherSelfTestError("the cipher opens a value in another context")
 
 
-def _opens(cipher: Cipher, sealed: bytes, context: bytes) -> bool:
+def _require_sizes(value: bytes, nonce: bytes) -> None:
+    if len(nonce) != NONCE_BYTES:
+        raise ValueError(f"a nonce of {len(nonce)} bytes; {NONCE_BYTES} are needed")
+    if len(value) > VALUE_BYTES_MAX:
+        raise ValueError(f"a value of {len(value)} bytes; at most {VALUE_BYTES_MAX}")
+
+
+def _opens(cipher: Sealing, sealed: bytes, context: bytes) -> bool:
     try:
         cipher.open(sealed, context=context)
     except DecryptionError:

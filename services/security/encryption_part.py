@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Mapping
 
 from protocol.messages.health import HEALTHY, Health, HealthState
@@ -30,6 +30,7 @@ class EncryptionPart(Part):
 
     def __init__(self, level: Level) -> None:
         self._level = level
+        self._is_open = False
 
     async def open(self) -> Mapping[str, Plain]:
         """Load the master key, or make it on the node's first start, and test the cipher.
@@ -37,7 +38,13 @@ class EncryptionPart(Part):
         Raises:
             CriticalError: the key can't be used, or the cipher does not do what it must.
         """
-        self.keyring = load_keyring(self._level.directory, used_marks=(AUDIT_FILE_NAME,))
+        self.keyring = load_keyring(
+            self._level.directory,
+            node_id=self._level.settings.node_id,
+            now_s=time.time(),
+            used_marks=(AUDIT_FILE_NAME,),
+        )
+        self._is_open = True
         self._test()
         return {"master_key_made": self.keyring.created}
 
@@ -49,5 +56,11 @@ class EncryptionPart(Part):
             return Health(HealthState.UNHEALTHY, exc.message)
         return HEALTHY
 
+    async def close(self) -> None:
+        """Let go of the key files."""
+        if self._is_open:
+            self._is_open = False
+            self.keyring.close()
+
     def _test(self) -> None:
-        sealing.self_test(self.keyring.cipher, nonce=os.urandom(sealing.NONCE_BYTES))
+        sealing.self_test(self.keyring)

@@ -14,24 +14,33 @@ from services.security.errors import MasterKeyError, SecurityFileError
 from services.security.keyring import (
     MASTER_KEY_BYTES,
     MASTER_KEY_NAME,
+    Keyring,
     derive_keyring,
     load_keyring,
 )
 
 STRANGER = 65534
+FILES = [".has-keyset", "keyset", "keyset.copy", MASTER_KEY_NAME]
+
+
+def load(directory: Path, *, used_marks: tuple[str, ...] = ()) -> Keyring:
+    """Load the keys and let go of the directory, as a process does at its end."""
+    keyring = load_keyring(directory, node_id="node", now_s=1000.0, used_marks=used_marks)
+    keyring.close()
+    return keyring
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """The level's directory with a key in it."""
     path = tmp_path / "security"
-    load_keyring(path)
+    load(path)
     return path
 
 
 def names(directory: Path) -> list[str]:
     """What lies in a directory."""
-    return [entry.name for entry in directory.iterdir()]
+    return sorted(entry.name for entry in directory.iterdir())
 
 
 @contextmanager
@@ -57,7 +66,7 @@ def replace_key(directory: Path, data: bytes, mode: int = 0o600) -> bytes:
 def assert_refused(directory: Path, match: str, left: bytes | None = None) -> None:
     """The keyring is refused with a reason, and what lies there is left alone."""
     with pytest.raises(MasterKeyError, match=match):
-        load_keyring(directory)
+        load(directory)
     if left is not None:
         assert (directory / MASTER_KEY_NAME).read_bytes() == left
 
@@ -66,21 +75,21 @@ def test_the_first_start_makes_a_key(tmp_path: Path) -> None:
     """A missing key is made: 32 bytes, mode 0600, in a directory of mode 0700."""
     directory = tmp_path / "security"
 
-    keyring = load_keyring(directory)
+    keyring = load(directory)
 
     found = (directory / MASTER_KEY_NAME).stat()
     assert keyring.created
     assert (found.st_size, stat.S_IMODE(found.st_mode)) == (MASTER_KEY_BYTES, 0o600)
     assert found.st_nlink == 1
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert names(directory) == [MASTER_KEY_NAME]
+    assert names(directory) == FILES
 
 
 def test_the_mode_does_not_follow_a_wide_umask(tmp_path: Path) -> None:
     """An open umask makes no open key."""
     old = os.umask(0)
     try:
-        load_keyring(tmp_path / "security")
+        load(tmp_path / "security")
     finally:
         os.umask(old)
 
@@ -89,12 +98,12 @@ def test_the_mode_does_not_follow_a_wide_umask(tmp_path: Path) -> None:
 
 def test_later_starts_read_the_same_keys(directory: Path) -> None:
     """The keys of a second start open and verify what the first one's made."""
-    first, second = load_keyring(directory), load_keyring(directory)
+    first, second = load(directory), load(directory)
 
     assert not second.created
     assert first.signer.key_id == second.signer.key_id
     sealed = first.cipher.seal(b"value", context=b"c", nonce=bytes(12))
-    assert second.cipher.open(sealed, context=b"c") == b"value"
+    assert second.open(sealed, context=b"c") == b"value"
 
 
 def test_keys_of_different_purposes_differ() -> None:
@@ -193,11 +202,11 @@ def test_an_unreadable_key_is_refused(tmp_path: Path) -> None:
 def test_an_unreadable_directory_is_refused(tmp_path: Path) -> None:
     """Without the right to look into the directory no key is made anywhere."""
     directory = tmp_path / "security"
-    load_keyring(directory)
+    load(directory)
     _open_way(tmp_path)
 
     with as_user(STRANGER), pytest.raises(SecurityFileError, match="Permission denied"):
-        load_keyring(directory)
+        load(directory)
 
 
 def test_a_state_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -205,7 +214,7 @@ def test_a_state_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> 
     _open_way(tmp_path)
 
     with as_user(STRANGER), pytest.raises(SecurityFileError, match="can't make"):
-        load_keyring(tmp_path / "security")
+        load(tmp_path / "security")
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o770])
@@ -214,7 +223,7 @@ def test_a_directory_that_others_may_enter_is_refused(directory: Path, mode: int
     directory.chmod(mode)
 
     with pytest.raises(SecurityFileError, match=f"mode {mode:04o}"):
-        load_keyring(directory)
+        load(directory)
 
 
 def test_a_linked_directory_is_refused(directory: Path, tmp_path: Path) -> None:
@@ -223,7 +232,7 @@ def test_a_linked_directory_is_refused(directory: Path, tmp_path: Path) -> None:
     directory.symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(SecurityFileError, match="no symbolic link"):
-        load_keyring(directory)
+        load(directory)
 
 
 def test_a_crash_before_the_link_leaves_nothing_in_the_way(tmp_path: Path) -> None:
@@ -232,10 +241,10 @@ def test_a_crash_before_the_link_leaves_nothing_in_the_way(tmp_path: Path) -> No
     directory.mkdir(mode=0o700)
     (directory / ".master.key.0123").write_bytes(b"half")
 
-    keyring = load_keyring(directory)
+    keyring = load(directory)
 
     assert keyring.created
-    assert names(directory) == [MASTER_KEY_NAME]
+    assert names(directory) == FILES
 
 
 def test_a_crash_after_the_link_keeps_the_key(directory: Path) -> None:
@@ -243,29 +252,31 @@ def test_a_crash_after_the_link_keeps_the_key(directory: Path) -> None:
     os.link(directory / MASTER_KEY_NAME, directory / ".master.key.0123")
     left = (directory / MASTER_KEY_NAME).read_bytes()
 
-    keyring = load_keyring(directory)
+    keyring = load(directory)
 
     assert not keyring.created
     assert (directory / MASTER_KEY_NAME).read_bytes() == left
-    assert names(directory) == [MASTER_KEY_NAME]
+    assert names(directory) == FILES
 
 
 def test_a_lost_key_is_not_replaced(directory: Path) -> None:
     """Where signed records show that there was a key, its absence is a loss."""
-    (directory / MASTER_KEY_NAME).unlink()
+    for name in FILES:
+        (directory / name).unlink()
     (directory / "audit.jsonl").write_text("{}\n")
 
     with pytest.raises(MasterKeyError, match="restore it from a backup"):
-        load_keyring(directory, used_marks=("audit.jsonl",))
+        load(directory, used_marks=("audit.jsonl",))
     assert not (directory / MASTER_KEY_NAME).exists()
 
 
 def test_an_empty_mark_is_no_loss(directory: Path) -> None:
     """An audit file without a record, from a crash at the first start, proves nothing."""
-    (directory / MASTER_KEY_NAME).unlink()
+    for name in FILES:
+        (directory / name).unlink()
     (directory / "audit.jsonl").touch()
 
-    assert load_keyring(directory, used_marks=("audit.jsonl",)).created
+    assert load(directory, used_marks=("audit.jsonl",)).created
 
 
 def _open_way(path: Path) -> None:
