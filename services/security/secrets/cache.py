@@ -35,7 +35,7 @@ from services.security.secrets.sealer import Sealer
 
 RETRY_PAUSE_S = 2.0
 RETRY_PAUSE_MAX_S = 60.0
-REFRESH_PAUSE_MIN_S = 1.0
+REFRESH_PAUSE_MIN_S = 0.2
 JITTER_SHARE = 0.1
 # Of a value's remaining life; what is left is for attempts that fail.
 LIFE_SHARE = 0.5
