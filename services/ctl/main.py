@@ -32,7 +32,10 @@ _COMMANDS: Mapping[str, str] = {
     "boot": "services.ctl.commands.boot",
     "policy": "services.ctl.commands.policy",
     "dwcp": "services.ctl.commands.dwcp",
+    "db": "services.ctl.commands.db",
+    "net": "services.ctl.commands.net",
     "token": "services.ctl.commands.token",
+    "secrets": "services.ctl.commands.secrets",
     "completion": "services.ctl.commands.completion",
 }
 # Codes of a node that knows who asks and does not let them.
