@@ -220,14 +220,7 @@ class _Builder:
         )
 
     def _cache(self) -> ChildSpec:
-        redis = self._config.database.redis
-        settings: dict[str, Plain] = {
-            "host": str(self._redis_socket) if self._is_embedded else redis.host,
-            "port": redis.port,
-            "password": "" if redis.password is None else redis.password.get_secret_value(),
-            "database": redis.database,
-            "pool_size": redis.pool_size,
-        }
+        settings = addressing.redis_settings(self._config, self._redis_socket)
         return ChildSpec(
             id="cache",
             start="services.data.cache_service:CacheService",
@@ -292,6 +285,7 @@ class _Builder:
             settings={
                 "node_id": self._config.platform.node_id,
                 "bridge": {"enabled": bridge.enabled, "name": bridge.name, "address": address},
+                "state_dir": str(self._place.state_dir),
             },
             level="network",
             phase=phases.CORE,

@@ -273,6 +273,11 @@ DatabaseName = Annotated[
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$"),
     Expected("a PostgreSQL name of up to 63 letters, digits, _ $ or -"),
 ]
+RedisUser = Annotated[
+    str,
+    Field(pattern=r"^[!-~]{1,64}$"),
+    Expected("a Redis user name of up to 64 visible ASCII characters, or null"),
+]
 Password = Annotated[
     SecretStr, Field(min_length=1), Expected("a password that is not empty, or null for none")
 ]

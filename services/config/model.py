@@ -32,6 +32,7 @@ from services.config.kinds import (
     Password,
     PlatformName,
     Port,
+    RedisUser,
     Role,
     Section,
     ServerHost,
@@ -146,18 +147,43 @@ class Postgres(Section):
     )
 
 
+class RedisTls(Section):
+    """TLS to Redis."""
+
+    enabled: Switch = Field(
+        default=False, description="Speak TLS, with a server whose certificate is in order, only."
+    )
+    ca_file: File | None = Field(
+        default=None,
+        description="PEM file of the authorities that it may come from; null for the system's.",
+    )
+    check_host: Switch = Field(
+        default=True, description="Require that the certificate names the host."
+    )
+    cert_file: File | None = Field(
+        default=None, description="PEM file of the node's own certificate, where Redis wants one."
+    )
+    key_file: File | None = Field(
+        default=None, description="PEM file of its key, which nobody but its owner may read."
+    )
+
+
 class Redis(Section):
     """The Redis connection."""
 
     host: Host = Field(default="localhost", description="Server; unused in the embedded mode.")
     port: Port = Field(default=6379, description="Port of the server.")
+    user: RedisUser | None = Field(
+        default=None, description="ACL user to log in as; null for the default user."
+    )
     password: Password | None = Field(
-        default=None, description="Password of the server; null for none."
+        default=None, description="Password of the user, or of the server; null for none."
     )
     database: Whole = Field(default=0, ge=0, le=15, description="Number of the database.")
     pool_size: Whole = Field(
         default=10, ge=1, le=1000, description="Most connections at the same time."
     )
+    tls: RedisTls = RedisTls()
 
 
 class Database(Section):

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from protocol.records import Plain
+from services.config.kinds import DatabaseMode
 from services.config.model import Config, Platform
 from services.config.origins import Origin
 
 ENVIRONMENT_OF_ONE_HOST = "embedded"
+# What is said to these stays on the host.
+_OWN_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ def _identity(config: Config) -> Iterator[Note]:
 def _exposure(config: Config) -> Iterator[Note]:
     if config.api.cors.enabled and config.api.cors.allowed_origins == ("*",):
         yield Note("api.cors.allowedOrigins", "* lets every web site's scripts use the API")
+    redis = config.database.redis
+    is_external = config.database.mode is DatabaseMode.EXTERNAL
+    if is_external and not redis.tls.enabled and redis.host not in _OWN_HOSTS:
+        text = f"false: password and cache go to {redis.host} over the network in the clear"
+        yield Note("database.redis.tls.enabled", text)
     is_local = config.api.host == "localhost" or is_loopback(config.api.host)
     if not is_local and config.api.tls.cert_file is None:
         text = "tokens cross the network in the clear; set api.tls, or let a proxy end TLS here"

@@ -43,6 +43,7 @@ def broken_rules(config: Config, host: HostFacts) -> tuple[Broken, ...]:
         *_pool(config),
         *_ssl(config),
         *_ssl_files(config),
+        *_redis(config),
         *_streams(config),
         *_transport_host(config, host),
         *_quorum(config),
@@ -106,6 +107,23 @@ def _ssl_files(config: Config) -> Iterator[Broken]:
     if (postgres.ssl_cert is None) != (postgres.ssl_key is None):
         keys = ("database.postgres.sslCert", "database.postgres.sslKey")
         yield Broken(keys, "both files or neither")
+
+
+def _redis(config: Config) -> Iterator[Broken]:
+    redis, tls = config.database.redis, config.database.redis.tls
+    section = "database.redis"
+    if redis.user is not None and redis.password is None:
+        yield Broken((f"{section}.user", f"{section}.password"), "a password for the user")
+    if (tls.cert_file is None) != (tls.key_file is None):
+        yield Broken((f"{section}.tls.certFile", f"{section}.tls.keyFile"), "both files or neither")
+    if tls.enabled and config.database.mode is DatabaseMode.EMBEDDED:
+        keys = (f"{section}.tls.enabled", "database.mode")
+        yield Broken(keys, "false in the embedded mode, which has no TLS")
+    files = {"caFile": tls.ca_file, "certFile": tls.cert_file, "keyFile": tls.key_file}
+    for name, file in files.items():
+        if file is not None and not tls.enabled:
+            keys = (f"{section}.tls.{name}", f"{section}.tls.enabled")
+            yield Broken(keys, "tls.enabled for a file of TLS to be used")
 
 
 def _streams(config: Config) -> Iterator[Broken]:

@@ -1,4 +1,4 @@
-"""Where a node's PostgreSQL is, from its configuration: for the tree and for novacronctl."""
+"""Where a node's PostgreSQL and Redis are, from its configuration: for the tree and others."""
 
 from __future__ import annotations
 
@@ -41,6 +41,33 @@ def postgres_settings(config: Config, run_dir: Path) -> dict[str, Plain]:
         "idle_in_transaction_timeout_s": postgres.idle_in_transaction_timeout,
         "create_database": is_embedded,
     }
+
+
+def redis_settings(config: Config, embedded_socket: Path) -> dict[str, Plain]:
+    """``RedisSettings`` as plain values.
+
+    Args:
+        config: of the node.
+        embedded_socket: where the embedded server's socket is.
+    """
+    redis, tls = config.database.redis, config.database.redis.tls
+    is_embedded = config.database.mode is DatabaseMode.EMBEDDED
+    settings: dict[str, Plain] = {
+        "host": str(embedded_socket) if is_embedded else redis.host,
+        "port": redis.port,
+        "user": redis.user or "",
+        "password": "" if redis.password is None else redis.password.get_secret_value(),
+        "database": redis.database,
+        "pool_size": redis.pool_size,
+    }
+    if tls.enabled:
+        settings["tls"] = {
+            "ca_file": _text(tls.ca_file),
+            "check_host": tls.check_host,
+            "cert_file": _text(tls.cert_file),
+            "key_file": _text(tls.key_file),
+        }
+    return settings
 
 
 def embedded_settings(

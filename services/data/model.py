@@ -92,13 +92,31 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisTlsSettings:
+    """TLS to Redis; PEM files, "" for none.
+
+    Attributes:
+        ca_file: whom the server's certificate must come from; "" for the system's authorities.
+        check_host: the certificate must name the host.
+        cert_file, key_file: our own certificate and its key.
+    """
+
+    ca_file: str = ""
+    check_host: bool = True
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
     """How to reach Redis.
 
     Attributes:
         host: host name, address or path of the socket.
         port: unused with a socket.
+        user: of Redis's ACL; "" for the default user.
         password: "" for none.
+        tls: None to speak in the clear, as on a socket.
         database: number of the logical database.
         pool_size: most connections at once.
         connect_timeout_s: for one attempt.
@@ -109,7 +127,9 @@ class RedisSettings:
 
     host: str = "localhost"
     port: int = 6379
+    user: str = ""
     password: str = field(default="", repr=False)
+    tls: RedisTlsSettings | None = None
     database: int = 0
     pool_size: int = 10
     connect_timeout_s: float = 1.0

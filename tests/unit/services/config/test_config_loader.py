@@ -405,3 +405,21 @@ def test_a_config_can_be_made_in_code() -> None:
 def test_this_machine_is_looked_at_when_nobody_says_what_it_has(directory) -> None:
     """Without facts the host's own are read."""
     assert load(directory.path, "lab", {}).config.environment == "lab"
+
+
+@pytest.mark.parametrize(
+    ("redis", "is_noted"),
+    [
+        ("{host: cache.example}", True),
+        ("{host: cache.example, tls: {enabled: true}}", False),
+        ("{host: localhost}", False),
+        ("{host: 127.0.0.1}", False),
+    ],
+)
+def test_redis_in_the_clear_over_a_network_is_noted(directory, redis: str, is_noted: bool) -> None:
+    """Not on this host, where nobody listens in between, and not with TLS."""
+    directory.write(lab=f"database: {{redis: {redis}}}")
+
+    notes = {note.key: note.text for note in directory.load().notes}
+
+    assert ("database.redis.tls.enabled" in notes) is is_noted
