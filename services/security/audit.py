@@ -1,15 +1,20 @@
-"""Audit records: their canonical bytes, the hash chain through them, and their signatures.
+"""Audit records: the bytes that a record's hash covers, the hash chain, and who signs.
 
-Each record of a node carries the hash of the node's record before it, its own hash, and a
-signature over that:
+Each record of a node carries the hash of the node's record before it and its own hash. There are
+two forms; new records have the second one, and the first one is still verified.
 
-    canonical  JSON of all content, keys sorted, no spaces, ASCII
-    hash       SHA-256(domain | previous hash | canonical); the first has 32 zero bytes before it
-    signature  Ed25519(domain | hash)
+    version 1   JSON of all content, keys sorted, no spaces, ASCII
+                hash       SHA-256(domain | previous hash | JSON); 32 zero bytes before the first
+                signature  Ed25519(domain | hash), in every record
+    version 2   seq, day, time_us, node_id, actor, action, subject, outcome, boot_id, journal_seq,
+                fields, as UTF-8 with a zero byte between them; no text can hold one
+                hash       SHA-256(domain | previous hash | that)
+                signature  none: the chain's head is signed with each transaction, and kept as a
+                           checkpoint from time to time (services.security.audit_checkpoint)
 
-So a change shows in the record's hash, and a removed, added or moved record in the next one's
-link. Content is brought into a form first that PostgreSQL's jsonb gives back unchanged: jsonb
-keeps numbers by value and not as they were written, and it can't hold NUL or half characters.
+So a change shows in the record's hash, a removed, added or moved record in the next one's link,
+and a chain that was written anew in the signed heads. Content is brought into a form first that
+PostgreSQL gives back unchanged: its texts can't hold NUL or half characters.
 
 Source: RFC 8032; the chain as in Schneier and Kelsey, Secure Audit Logs to Support Computer
 Forensics (1999), section 3, with signatures where they use keyed hashes.
@@ -23,6 +28,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -39,7 +45,10 @@ FIELDS_BYTES_MAX = 16 << 10
 DEPTH_MAX = 16
 # Names and sentences, not documents.
 TEXT_LENGTH_MAX = 512
+VERSION = 2
 _HASH_DOMAIN = b"novacron/1 audit record\0"
+_HASH_DOMAIN_2 = b"novacron/2 audit record\0"
+_SEPARATORS = 10
 _SIGNATURE_DOMAIN = b"novacron/1 audit signature\0"
 _ACTION = re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9-]*")
 # From here on floats are written with an exponent, which jsonb turns into an integer's digits.
@@ -72,15 +81,52 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """An event at its place in the chain of its node."""
+    """An event at its place in the chain of its node.
+
+    Attributes:
+        seq: from 1 on; without a gap from the node's first record of version 2 on.
+        node_id: whose chain it is in.
+        event: what happened.
+        day: days since 1970-01-01 (UTC) when it was chained, never less than the one before;
+            what is kept or dropped together.
+        prev_hash, hash: see above.
+        key_id, signature: of version 1; empty in version 2.
+        version: of the form.
+    """
 
     seq: int
     node_id: str
     event: AuditEvent
-    key_id: str
+    day: int
+    prev_hash: bytes
+    hash: bytes
+    key_id: str = ""
+    signature: bytes = b""
+    version: int = VERSION
+
+
+class Row(NamedTuple):
+    """A record as the table has it, its fields as text: cheap to make a million times.
+
+    The order is that of ``audit_rows.SELECT``.
+    """
+
+    version: int
+    seq: int
+    day: int
+    time_us: int
+    node_id: str
+    actor: str
+    action: str
+    subject: str
+    outcome: str
+    boot_id: str
+    journal_seq: int
+    fields: str
     prev_hash: bytes
     hash: bytes
     signature: bytes
+    key_id: str
 
 
 class AuditSigner:
@@ -92,9 +138,9 @@ class AuditSigner:
         self.public_bytes = self.public_key.public_bytes_raw()
         self.key_id = hashlib.sha256(self.public_bytes).hexdigest()[:16]
 
-    def sign(self, record_hash: bytes) -> bytes:
-        """The signature over a record's hash."""
-        return self._key.sign(_SIGNATURE_DOMAIN + record_hash)
+    def sign_message(self, message: bytes) -> bytes:
+        """The signature over a message, which begins with a domain of its own."""
+        return self._key.sign(message)
 
 
 def make_event(event: AuditEvent) -> AuditEvent:
@@ -135,65 +181,116 @@ def canonical(event: AuditEvent, *, seq: int, node_id: str, key_id: str) -> byte
     )
 
 
-def record_hash(event: AuditEvent, *, seq: int, node_id: str, key_id: str, prev: bytes) -> bytes:
-    """The hash of a record whose predecessor has the hash ``prev``."""
-    content = canonical(event, seq=seq, node_id=node_id, key_id=key_id)
-    return hashlib.sha256(_HASH_DOMAIN + prev + content).digest()
+def content_hash(row: Row) -> bytes:
+    """The hash that a record must have by its content and its previous hash.
+
+    Args:
+        row: any tuple in the order of Row will do.
+    """
+    # Unpacked and not by name: this is what a verification spends its time in.
+    (
+        version, seq, day, time_us, node_id, actor, action, subject, outcome,
+        boot_id, journal_seq, fields, prev_hash, _hash, _signature, _key_id,
+    ) = row  # fmt: skip
+    if version == VERSION:
+        content = (
+            f"{seq}\0{day}\0{time_us}\0{node_id}\0{actor}\0{action}\0{subject}\0{outcome}\0"
+            f"{boot_id}\0{journal_seq}\0{fields}"
+        ).encode("utf-8", "surrogatepass")
+        if content.count(0) != _SEPARATORS:
+            return b""  # a zero byte within a text, which we never write: no hash fits
+        return hashlib.sha256(_HASH_DOMAIN_2 + prev_hash + content).digest()
+    named = Row._make(row)
+    content = canonical(event_of_row(named), seq=seq, node_id=node_id, key_id=named.key_id)
+    return hashlib.sha256(_HASH_DOMAIN + prev_hash + content).digest()
 
 
-def seal_event(
-    event: AuditEvent, *, seq: int, node_id: str, prev_hash: bytes, signer: AuditSigner
-) -> AuditRecord:
-    """Give an event its place in the chain."""
-    digest = record_hash(event, seq=seq, node_id=node_id, key_id=signer.key_id, prev=prev_hash)
-    return AuditRecord(
-        seq=seq,
-        node_id=node_id,
-        event=event,
-        key_id=signer.key_id,
-        prev_hash=prev_hash,
-        hash=digest,
-        signature=signer.sign(digest),
+def fields_text(fields: Mapping[str, Plain]) -> str:
+    """The fields of an event as version 2 hashes and keeps them."""
+    return _json(fields).decode("ascii")
+
+
+def row_of(record: AuditRecord) -> Row:
+    """A record as the table has it."""
+    event = record.event
+    return Row(
+        record.version,
+        record.seq,
+        record.day,
+        event.time_us,
+        record.node_id,
+        event.actor,
+        event.action,
+        event.subject,
+        event.outcome,
+        event.boot_id,
+        event.journal_seq,
+        fields_text(event.fields),
+        record.prev_hash,
+        record.hash,
+        record.signature,
+        record.key_id,
     )
 
 
-class ChainVerifier:
-    """Follows a node's chain from record to record.
+def event_of_row(row: Row) -> AuditEvent:
+    """The event of a row; fields that are no map are kept as text, so that they can be named."""
+    try:
+        fields = json.loads(row.fields)
+    except (ValueError, RecursionError, TypeError):
+        fields = None
+    return AuditEvent(
+        time_us=row.time_us,
+        actor=row.actor,
+        action=row.action,
+        subject=row.subject,
+        outcome=row.outcome,
+        fields=fields if isinstance(fields, dict) else {"unreadable": row.fields},
+        boot_id=row.boot_id,
+        journal_seq=row.journal_seq,
+    )
 
-    Args:
-        keys: public keys by key id.
-        prev_hash: hash of the record before the first one that will be checked.
-    """
 
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey], *, prev_hash: bytes) -> None:
-        self._keys = keys
-        self._prev_hash = prev_hash
-        self._seq = 0
+def record_of(row: Row) -> AuditRecord:
+    """The record of a row."""
+    return AuditRecord(
+        seq=row.seq,
+        node_id=row.node_id,
+        event=event_of_row(row),
+        day=row.day,
+        prev_hash=row.prev_hash,
+        hash=row.hash,
+        key_id=row.key_id,
+        signature=row.signature,
+        version=row.version,
+    )
 
-    def check(self, record: AuditRecord) -> str:
-        """Check the next record; "" when it is good, else what is wrong with it."""
-        if record.seq <= self._seq:
-            return f"follows record {self._seq}: out of order"
-        found = record_hash(
-            record.event,
-            seq=record.seq,
-            node_id=record.node_id,
-            key_id=record.key_id,
-            prev=record.prev_hash,
-        )
-        if found != record.hash:
-            return "its content was changed after it was written"
-        if record.prev_hash != self._prev_hash:
-            return "the record before it was removed, replaced or moved"
-        key = self._keys.get(record.key_id)
-        if key is None:
-            return f"is signed with the key {record.key_id}, which this node does not have"
-        try:
-            key.verify(record.signature, _SIGNATURE_DOMAIN + record.hash)
-        except InvalidSignature:
-            return "its signature is not by this node"
-        self._seq, self._prev_hash = record.seq, record.hash
-        return ""
+
+def chain_event(
+    event: AuditEvent, *, seq: int, node_id: str, prev_hash: bytes, day: int
+) -> AuditRecord:
+    """Give an event its place in the chain."""
+    record = AuditRecord(
+        seq=seq, node_id=node_id, event=event, day=day, prev_hash=prev_hash, hash=b""
+    )
+    return replace(record, hash=content_hash(row_of(record)))
+
+
+def is_signed(row: Row, keys: Mapping[str, Ed25519PublicKey]) -> bool | None:
+    """Whether a record of version 1 has a good signature; None when its key is unknown."""
+    key = keys.get(row.key_id)
+    if key is None:
+        return None
+    return verify_signature(key, row.signature, _SIGNATURE_DOMAIN + row.hash)
+
+
+def verify_signature(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+    """Whether a signature is the key's."""
+    try:
+        key.verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _normal(value: Plain, allowance: int) -> Plain:

@@ -1,8 +1,10 @@
-"""The audit log's two files below ``<state>/security``, JSON lines, mode 0600, synced.
+"""The audit log's files below ``<state>/security``, JSON lines, mode 0600, synced.
 
 ``audit.jsonl`` holds the node's records as the database has them, in chain order, so that a cut
 or replaced database shows. It never runs ahead of the database: a record is written here once
-the database has committed it, and what a crash kept from being written is copied later.
+the database has committed it, and what a crash kept from being written is copied later. With the
+first record of another day it is renamed to ``audit.<number of its first record>.jsonl`` and
+begun anew, so that days can be dropped here as they are in the database.
 
 ``audit.waiting.jsonl`` holds events that the database could not take yet. It is read at start and
 emptied when all of them are in the chain; each has a source that the chain takes only once.
@@ -10,16 +12,19 @@ emptied when all of them are in the chain; each has a source that the chain take
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import from_wire, to_wire
 from services.security import files
-from services.security.audit import AuditEvent, AuditRecord
+from services.security.audit import AuditEvent, AuditRecord, Row
+from services.security.audit_lines import encode, parse_row, record_map
 from services.security.errors import SecurityFileError
 
 AUDIT_FILE_NAME = "audit.jsonl"
@@ -28,6 +33,31 @@ WAITING_FILE_NAME = "audit.waiting.jsonl"
 LINE_BYTES_MAX = 64 << 10
 # More than the recorder's queue can hold of ordinary events; bounds the read at start.
 WAITING_BYTES_MAX = 64 << 20
+_SEGMENT = re.compile(r"audit\.([0-9]{12,})\.jsonl")
+
+
+def segments(directory: Path) -> tuple[tuple[int, Path], ...]:
+    """The files of earlier days, with the number of each one's first record, in order."""
+    found = [
+        (int(match[1]), directory / match[0])
+        for entry in directory.iterdir()
+        if (match := _SEGMENT.fullmatch(entry.name))
+    ]
+    return tuple(sorted(found))
+
+
+def prune(directory: Path, seq: int) -> int:
+    """Remove the files that hold no record past ``seq``; returns how many.
+
+    A file ends where the next one begins, and the newest is never removed.
+    """
+    found = segments(directory)
+    removed = 0
+    for (_first, path), (next_first, _next) in itertools.pairwise(found):
+        if next_first <= seq + 1:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 class AuditFile:
@@ -47,8 +77,8 @@ class AuditFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = files.open_log(path)
-        self.tail_seq, self.tail_hash = 0, b""
-        _cut_half_line(self._fd)
+        self.tail_seq, self.tail_hash, self._tail_day = 0, b"", 0
+        cut_half_line(self._fd)
         self._read_tail()
 
     def append(self, records: Sequence[AuditRecord]) -> None:
@@ -58,10 +88,15 @@ class AuditFile:
             OSError: the disk is full or failed; the file ends as before, or in whole lines.
         """
         new = [record for record in records if record.seq > self.tail_seq]
-        if not new:
-            return
-        _append_lines(self._fd, [_record_line(record) for record in new])
-        self.tail_seq, self.tail_hash = new[-1].seq, new[-1].hash
+        while new:
+            day = new[0].day
+            if day != self._tail_day and os.fstat(self._fd).st_size:
+                self._begin_another()
+            count = next((at for at, record in enumerate(new) if record.day != day), len(new))
+            append_lines(self._fd, [encode(record_map(record)) for record in new[:count]])
+            last = new[count - 1]
+            self.tail_seq, self.tail_hash, self._tail_day = last.seq, last.hash, day
+            new = new[count:]
 
     def restart_after(self, seq: int) -> None:
         """Go on after ``seq``, where the file's tail is not in the chain any more."""
@@ -71,18 +106,34 @@ class AuditFile:
         """Close the file."""
         os.close(self._fd)
 
+    def _begin_another(self) -> None:
+        first = parse_first(self._fd)
+        number = self.tail_seq if first is None else first.seq
+        aside = self.path.with_name(f"audit.{number:012}.jsonl")
+        if aside.exists():  # two chains in one directory: nothing is ever overwritten
+            aside = self.path.with_name(f"audit.{number:012}.{secrets.token_hex(4)}.jsonl")
+        self.path.rename(aside)
+        # A crash from here on leaves an empty file and the tail in the newest of the others.
+        os.close(self._fd)
+        self._fd = files.open_log(self.path)
+        files.sync_directory(self.path.parent)
+
     def _read_tail(self) -> None:
-        size = os.fstat(self._fd).st_size
-        if size == 0:
+        line = last_line(self._fd)
+        if not line and (earlier := segments(self.path.parent)):
+            fd = files.open_log(earlier[-1][1])
+            try:
+                line = last_line(fd)
+            finally:
+                os.close(fd)
+        if not line:
             return
-        block = os.pread(self._fd, LINE_BYTES_MAX, max(0, size - LINE_BYTES_MAX))
-        line = block.rstrip(b"\n").rpartition(b"\n")[2]
         try:
-            found = json.loads(line)
-            self.tail_seq, self.tail_hash = int(found["seq"]), bytes.fromhex(found["hash"])
-        except (ValueError, TypeError, KeyError):
+            row = parse_row(line)
+        except ValueError:
             # Something that we did not write. The seq stays 0 and the empty hash tells.
-            self.tail_seq, self.tail_hash = 0, b""
+            return
+        self.tail_seq, self.tail_hash, self._tail_day = row.seq, row.hash, row.day
 
     @property
     def is_readable(self) -> bool:
@@ -118,7 +169,7 @@ class WaitingFile:
                 "look who wrote it and move it away",
                 path=str(self.path),
             )
-        _cut_half_line(self._fd)
+        cut_half_line(self._fd)
         data = b"".join(iter(lambda: os.read(self._fd, 1 << 20), b""))
         events = []
         for line in data.splitlines():
@@ -135,7 +186,7 @@ class WaitingFile:
             OSError: the disk is full or failed; the file ends as before, or in whole lines.
         """
         self._is_empty = False
-        _append_lines(self._fd, [_line(to_wire(event)) for event in events])
+        append_lines(self._fd, [encode(to_wire(event)) for event in events])
 
     def set_aside(self) -> Path:
         """Rename the file, for a person to read, and go on with an empty one.
@@ -169,25 +220,12 @@ class WaitingFile:
         os.close(self._fd)
 
 
-def _record_line(record: AuditRecord) -> bytes:
-    line: dict[str, Plain] = {
-        "seq": record.seq,
-        "node_id": record.node_id,
-        **to_wire(record.event),
-        "fields": record.event.fields,
-        "key_id": record.key_id,
-        "prev_hash": record.prev_hash.hex(),
-        "hash": record.hash.hex(),
-        "signature": record.signature.hex(),
-    }
-    return _line(line)
+def append_lines(fd: int, lines: Sequence[bytes]) -> None:
+    """Write and sync lines, all or, for readers that skip half a line, none of them.
 
-
-def _line(value: Plain) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
-
-
-def _append_lines(fd: int, lines: Sequence[bytes]) -> None:
+    Raises:
+        OSError: the disk is full or failed.
+    """
     size = os.fstat(fd).st_size
     try:
         files.write_all(fd, b"".join(lines))
@@ -197,10 +235,25 @@ def _append_lines(fd: int, lines: Sequence[bytes]) -> None:
         raise
 
 
-def _cut_half_line(fd: int) -> None:
+def cut_half_line(fd: int) -> None:
     """Remove what a crash left of a line; whole lines end in a newline."""
     size = os.fstat(fd).st_size
     start = max(0, size - LINE_BYTES_MAX)
     block = os.pread(fd, LINE_BYTES_MAX, start)
     if block and not block.endswith(b"\n"):
         os.ftruncate(fd, start + block.rfind(b"\n") + 1)
+
+
+def last_line(fd: int) -> bytes:
+    """The last line of an open file; empty when there is none."""
+    size = os.fstat(fd).st_size
+    block = os.pread(fd, LINE_BYTES_MAX, max(0, size - LINE_BYTES_MAX))
+    return block.rstrip(b"\n").rpartition(b"\n")[2]
+
+
+def parse_first(fd: int) -> Row | None:
+    """The record of an open file's first line."""
+    try:
+        return parse_row(os.pread(fd, LINE_BYTES_MAX, 0).partition(b"\n")[0])
+    except ValueError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,9 +17,11 @@ from services.security.audit import (
     AuditEvent,
     AuditRecord,
     AuditSigner,
-    ChainVerifier,
     make_event,
+    row_of,
 )
+from services.security.audit_chain import ChainVerifier, Start, Witness
+from services.security.audit_checkpoint import Checkpoint
 from services.security.audit_file import (
     AUDIT_FILE_NAME,
     WAITING_FILE_NAME,
@@ -27,11 +29,19 @@ from services.security.audit_file import (
     WaitingFile,
 )
 from services.security.audit_source import event_of
-from services.security.audit_verify import Anchor, verify_range
+from services.security.audit_statements import (
+    CHECKPOINT_FILE_NAME,
+    KEYS_FILE_NAME,
+    StatementCopies,
+    StatementFile,
+    remember_key,
+)
 from services.security.errors import AuditSelfTestError
-from services.security.model import AuditStatus, Outcome, VerifyReport, VerifyRequest
+from services.security.model import AuditStatus, Outcome
 from services.security.ports import AuditStore
 from services.security.recorder import Recorder
+
+_CHECKPOINTS_PAGE = 1000
 
 
 class AuditLog:
@@ -45,6 +55,9 @@ class AuditLog:
         log: logger.
         on_change: called when ``health`` has changed.
         on_appended: called with the number of records that the chain took.
+        copies: where checkpoints go besides the node's own file.
+        with_operators: record the journal's ``operator:`` events; where there is a spool, its
+            records of the same calls are better.
 
     Raises:
         SecurityFileError: one of the files is not ours alone.
@@ -60,14 +73,20 @@ class AuditLog:
         log: structlog.typing.FilteringBoundLogger,
         on_change: Callable[[], None],
         on_appended: Callable[[int], None],
+        copies: StatementCopies | None = None,
+        with_operators: bool = True,
     ) -> None:
         self._store = store
         self._signer = signer
-        self._keys = {signer.key_id: signer.public_key}
+        self.keys = remember_key(directory / KEYS_FILE_NAME, signer, now_us=time.time_ns() // 1000)
         self._actor = actor
         self._log = log
         self._copy = AuditFile(directory / AUDIT_FILE_NAME)
         self._waiting = WaitingFile(directory / WAITING_FILE_NAME)
+        self.statements = StatementFile(directory / CHECKPOINT_FILE_NAME)
+        self._copies = copies
+        self._on_change = on_change
+        self._with_operators = with_operators
         self.recorder = Recorder(
             store=store,
             copy=self._copy,
@@ -75,12 +94,17 @@ class AuditLog:
             log=log,
             on_change=on_change,
             on_appended=on_appended,
+            statements=self.statements,
+            on_kept=self._copy_statements,
+            on_distrust=self._distrust,
         )
         # Sources of this process's own events, told apart from every boot's journal.
         self._source = f"{actor}:{secrets.token_hex(8)}"
         self._source_seq = 0
         self._lost = 0
         self._mismatch = ""
+        self._troubles: dict[str, str] = {}
+        self._spooled = 0
 
     async def open(self, **fields: Plain) -> None:
         """Compare file and database, chain what waited, and prove the log with a record.
@@ -98,6 +122,7 @@ class AuditLog:
         if self._mismatch or self._copy.tail_seq == 0:
             # An old chain is not copied into a new file: the file proves what came after it.
             self._copy.restart_after(0 if head is None else head.seq)
+        await self._copy_missing_checkpoints()
         recovered = await self.recorder.recover()
         fields |= {"key_id": self._signer.key_id, "recovered": recovered}
         events = [self._own_event("audit:opened", Outcome.SUCCESS, fields)]
@@ -115,7 +140,23 @@ class AuditLog:
             return Health(HealthState.UNHEALTHY, reason)
         if degraded := self._mismatch or self.recorder.copy_trouble:
             return Health(HealthState.DEGRADED, degraded)
+        for trouble in self._troubles.values():
+            return Health(HealthState.DEGRADED, trouble)
         return HEALTHY
+
+    def set_trouble(self, name: str, reason: str) -> None:
+        """Say why a part of the log is not as it should be, or "" when it is again."""
+        if self._troubles.get(name, "") == reason:
+            return
+        self._troubles.pop(name, None)
+        if reason:
+            self._troubles[name] = reason
+        self._log.warning("audit_trouble", part=name, reason=reason)
+        self._on_change()
+
+    def set_spooled(self, records: int) -> None:
+        """Say how many records wait in the spool."""
+        self._spooled = records
 
     def status(self) -> AuditStatus:
         """The log at the moment."""
@@ -128,8 +169,19 @@ class AuditLog:
             waiting=counted.waiting,
             lost=self._lost,
             head=counted.head_seq,
+            spooled=self._spooled,
+            checkpoint=self.statements.tail_seq or None,
+            anchor=0 if self.statements.anchor is None else self.statements.anchor.seq,
             trouble=self.health().reason,
         )
+
+    async def recorded_to(self, source: str) -> int:
+        """The highest number chained of a source.
+
+        Raises:
+            AuditUnavailableError: the database can't be reached.
+        """
+        return await self._store.recorded_to(source)
 
     async def journal_since(self, boot_id: str) -> int:
         """Where to go on reading the journal of a boot."""
@@ -143,6 +195,8 @@ class AuditLog:
             missing: dict[str, Plain] = {"records": page.lost, "boot_id": page.boot_id}
             await self.recorder.put(self._own_event("audit:journal-lost", Outcome.FAILURE, missing))
         for record in page.records:
+            if record.name.startswith("operator:") and not self._with_operators:
+                continue
             event = event_of(page.boot_id, record)
             if event is not None:
                 await self.recorder.put(event)
@@ -173,23 +227,22 @@ class AuditLog:
             )
         )
 
-    async def verify(self, request: VerifyRequest, *, time_s: float) -> VerifyReport:
-        """Verify a range of the chain, its end against the node's own file.
+    def witness(self) -> Witness:
+        """What the node's own files say at the moment."""
+        return Witness(
+            checkpoints=dict(self.statements.digests),
+            tail_seq=self._copy.tail_seq if self._copy.tail_hash else 0,
+            tail_hash=self._copy.tail_hash,
+        )
+
+    async def keep_checkpoint(self, *, when_due: bool = True) -> None:
+        """Keep the head as a checkpoint, if it is not one yet.
 
         Raises:
             AuditUnavailableError: the database can't be reached.
         """
-        anchor = None
-        if self._copy.tail_hash:
-            anchor = Anchor(seq=self._copy.tail_seq, hash=self._copy.tail_hash)
-        return await verify_range(
-            self._store,
-            self._keys,
-            first=request.first,
-            last=request.last,
-            anchor=anchor,
-            time_s=time_s,
-        )
+        if (kept := await self._store.keep_head(when_due=when_due)) is not None:
+            await self.recorder.keep((kept,))
 
     async def check(self, *, is_append_due: bool, timeout_s: float) -> str:
         """Verify the newest record, after appending one where due; "" when it is good.
@@ -214,7 +267,50 @@ class AuditLog:
     async def close(self) -> None:
         """Close files and connection; the writer must not run any more."""
         await self.recorder.close()
+        if self._copies is not None:
+            self._copies.close()
         await self._store.close()
+
+    async def record_own(self, action: str, outcome: Outcome, fields: dict[str, Plain]) -> None:
+        """Record something that this process did or found, waiting for room."""
+        await self.recorder.put(self._own_event(action, outcome, fields))
+
+    async def record_durably(self, action: str, outcome: Outcome, fields: dict[str, Plain]) -> None:
+        """Record something and wait until it is in the chain or in the waiting file."""
+        await self.recorder.append_all([self._own_event(action, outcome, fields)])
+
+    async def stored_anchor(self) -> Checkpoint | None:
+        """The newest anchor in the database.
+
+        Raises:
+            AuditUnavailableError: the database can't be reached.
+        """
+        return await self._store.anchor()
+
+    def _copy_statements(self, kept: Sequence[Checkpoint]) -> None:
+        if self._copies is not None:
+            self._copies.put(kept)
+
+    def _distrust(self, reason: str) -> None:
+        """The database's head is not the one that was written: tell, once per reason."""
+        if self._mismatch == reason:
+            return
+        self._mismatch = reason
+        self._log.error("audit_mismatch", reason=reason)
+        event = self._own_event("audit:mismatch", Outcome.FAILURE, {"reason": reason})
+        self.recorder.put_nowait(event)
+        self._on_change()
+
+    async def _copy_missing_checkpoints(self) -> None:
+        """Write to the file what a crash kept from it."""
+        while True:
+            after = self.statements.tail_seq
+            found = await self._store.checkpoints(after=after, limit=_CHECKPOINTS_PAGE)
+            if not found:
+                return
+            await self.recorder.keep(found)
+            if self.statements.tail_seq == after:
+                return
 
     def _own_event(self, action: str, outcome: Outcome, fields: dict[str, Plain]) -> AuditEvent:
         return self.event(
@@ -222,6 +318,9 @@ class AuditLog:
         )
 
     async def _compare(self, head: AuditRecord | None) -> str:
+        if self.statements.unreadable:
+            name = self.statements.path.name
+            return f"{self.statements.unreadable} lines of {name} are no statements of this node"
         name = self._copy.path.name
         if not self._copy.is_readable:
             return f"the last line of {name} is no audit record"
@@ -244,5 +343,12 @@ class AuditLog:
 
     async def _problem(self, record: AuditRecord) -> str:
         before = await self._store.before(record.seq)
-        prev_hash = GENESIS if before is None else before.hash
-        return ChainVerifier(self._keys, prev_hash=prev_hash).check(record)
+        anchor = self.statements.anchor
+        if before is not None:
+            start = Start(seq=before.seq, hash=before.hash)
+        elif anchor is not None and anchor.seq < record.seq:
+            start = Start(seq=anchor.seq, hash=anchor.hash)
+        else:
+            start = Start(seq=0, hash=GENESIS)
+        bad = ChainVerifier(self.keys, start=start).check((row_of(record),))
+        return "" if bad is None else bad.reason

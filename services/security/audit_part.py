@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 from protocol.errors import (
     CallTimeoutError,
@@ -19,8 +22,14 @@ from protocol.names import ROOT
 from protocol.records import Plain, from_wire, to_wire
 from services.data.journal_reader import follow
 from services.data.postgres import connect
+from services.security import audit_records
+from services.security.audit_export import Exporter
 from services.security.audit_log import AuditLog
+from services.security.audit_reader import AuditReader
+from services.security.audit_retention import Retention
 from services.security.audit_source import RESERVED_NOUNS
+from services.security.audit_spool import SPOOL_DIRECTORY, SpoolGauge, SpoolReader
+from services.security.audit_statements import StatementCopies
 from services.security.audit_store import PostgresAuditStore
 from services.security.credentials_part import CredentialsPart
 from services.security.encryption_part import EncryptionPart
@@ -29,8 +38,15 @@ from services.security.errors import (
     AuditRefusedError,
     AuditUnavailableError,
 )
-from services.security.model import AppendRequest, AuditStatus, VerifyRequest
+from services.security.model import (
+    AppendRequest,
+    AuditStatus,
+    ExportRequest,
+    RecordsRequest,
+    VerifyRequest,
+)
 from services.security.parts import Level, Part, end
+from services.security.ports import AuditStore
 from supervisor.child.service import CallHandler, Request
 
 CHECK_TIMEOUT_S = 3.0
@@ -38,6 +54,10 @@ CHECK_TIMEOUT_S = 3.0
 CHECK_APPEND_PERIOD_S = 60.0
 APPEND_TIMEOUT_S = 5.0
 VERIFY_TIMEOUT_S = 60.0
+EXPORT_TIMEOUT_S = 2.0
+WAIT_MAX_S = 20.0
+# How often to see whether a checkpoint is due and whether the spool shrinks.
+LOOK_PERIOD_S = 10.0
 # Of the time that the caller still waits; the rest is for the way back.
 REMAINING_SHARE = 0.8
 # Below OTP's 5 s, with room to close.
@@ -67,6 +87,8 @@ class AuditPart(Part):
         self._credentials = credentials
         self._encryption = encryption
         self._log: AuditLog | None = None
+        self._store: AuditStore | None = None
+        self._works: list[asyncio.Task[None]] = []
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._checked_s = 0.0
@@ -96,7 +118,16 @@ class AuditPart(Part):
         except BaseException:
             await log.close()
             raise
-        self._log = log
+        self._log, self._store = log, store
+        self._exporter = Exporter(
+            store, self._encryption.keyring.signer, self._level.settings.node_id
+        )
+        self._reader_thread = AuditReader(
+            self._level.settings.postgres,
+            application=f"{self._context.path} reader",
+            node_id=self._level.settings.node_id,
+            directory=self._level.directory,
+        )
         self._checked_s = time.monotonic()  # it was just appended to and read back
         return {"enabled": True}
 
@@ -105,10 +136,22 @@ class AuditPart(Part):
         if self._log is not None:
             self._writer = self._level.start(self._log.recorder.run(), "audit-writer")
             self._reader = self._level.start(self._follow_journal(self._log), "audit-journal")
+            self._works = [
+                self._level.start(self._look(self._log), "audit-look"),
+                self._level.start(self._retention(self._log).run(), "audit-retention"),
+            ]
+            if self._spool.is_dir():
+                reader = SpoolReader(self._spool, self._log, self._context.log)
+                self._works.append(self._level.start(reader.run(), "audit-spool"))
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See services.security.model."""
-        return {"audit.append": self._append, "audit.verify": self._verify}
+        return {
+            "audit.append": self._append,
+            "audit.verify": self._verify,
+            "audit.records": self._records,
+            "audit.export": self._export,
+        }
 
     def health(self) -> Health:
         """How the log is, without asking the database."""
@@ -139,10 +182,13 @@ class AuditPart(Part):
         log, self._log = self._log, None
         if log is None:
             return
-        await end(self._reader)
+        self._reader_thread.close()
+        for task in (*self._works, self._reader):
+            await end(task)
         if self._writer is not None and (left := await log.drain(DRAIN_TIMEOUT_S)):
             self._context.log.error("audit_events_wait", events=left)
         await end(self._writer)
+        await self._keep_last(log)
         await log.close()
 
     def status(self) -> AuditStatus:
@@ -153,6 +199,14 @@ class AuditPart(Part):
         return self._log.status()
 
     def _make_log(self, store: PostgresAuditStore) -> AuditLog:
+        settings = self._level.settings
+        directory = settings.audit_checkpoint_dir
+        copies = StatementCopies(
+            node_id=settings.node_id,
+            directory=Path(directory) if directory else None,
+            to_syslog=settings.audit_checkpoint_syslog,
+            on_trouble=partial(self._copied, asyncio.get_running_loop()),
+        )
         return AuditLog(
             store=store,
             signer=self._encryption.keyring.signer,
@@ -161,7 +215,49 @@ class AuditPart(Part):
             log=self._context.log,
             on_change=self._changed,
             on_appended=self._count,
+            copies=copies,
+            with_operators=not self._spool.is_dir(),
         )
+
+    @property
+    def _spool(self) -> Path:
+        return self._level.directory / SPOOL_DIRECTORY
+
+    def _retention(self, log: AuditLog) -> Retention:
+        return Retention(
+            log=log,
+            reader=self._reader_thread,
+            signer=self._encryption.keyring.signer,
+            node_id=self._level.settings.node_id,
+            directory=self._level.directory,
+            days=self._level.settings.audit_retention_days,
+        )
+
+    def _copied(self, loop: asyncio.AbstractEventLoop, trouble: str) -> None:
+        def tell() -> None:
+            if self._log is not None:
+                self._log.set_trouble("copies", trouble)
+
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(tell)
+
+    async def _keep_last(self, log: AuditLog) -> None:
+        """The end of this process is where the next one begins: its head is kept."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await log.keep_checkpoint(when_due=False)
+        except (NovacronError, TimeoutError) as exc:
+            self._context.log.warning("audit_checkpoint_not_kept", reason=str(exc))
+
+    async def _look(self, log: AuditLog) -> None:
+        """Keep a checkpoint when one is due, and see whether the spool is emptied."""
+        gauge = SpoolGauge(self._spool, time.monotonic)
+        while True:
+            await asyncio.sleep(LOOK_PERIOD_S)
+            with contextlib.suppress(AuditUnavailableError):  # told by the writer
+                await log.keep_checkpoint()
+            if self._spool.is_dir():
+                log.set_trouble("spool", await asyncio.to_thread(gauge.trouble))
 
     async def _append(self, request: Request) -> Plain:
         log = self._required_log()
@@ -182,11 +278,31 @@ class AuditPart(Part):
     async def _verify(self, request: Request) -> Plain:
         body = from_wire(VerifyRequest, {} if request.body is None else request.body)
         time_s = min(VERIFY_TIMEOUT_S, REMAINING_SHARE * request.remaining_s)
-        report = await self._required_log().verify(body, time_s=time_s)
+        log = self._required_log()
+        report = await self._reader_thread.verify(
+            body,
+            keys=log.keys,
+            witness=log.witness(),
+            anchor=log.statements.anchor,
+            time_s=time_s,
+        )
         if bad := report.first_bad:
             self._context.log.error("audit_bad_record", seq=bad.seq, reason=bad.reason)
             self._context.emit("audit:bad-record", seq=bad.seq, reason=bad.reason)
         return to_wire(report)
+
+    async def _records(self, request: Request) -> Plain:
+        body = from_wire(RecordsRequest, {} if request.body is None else request.body)
+        log, store = self._required_log(), self._store
+        assert store is not None
+        wait_s = min(body.wait_s, WAIT_MAX_S, REMAINING_SHARE * request.remaining_s)
+        return to_wire(await audit_records.answer(body, store, log.recorder, wait_s=wait_s))
+
+    async def _export(self, request: Request) -> Plain:
+        body = from_wire(ExportRequest, {} if request.body is None else request.body)
+        self._required_log()
+        time_s = min(EXPORT_TIMEOUT_S, REMAINING_SHARE * request.remaining_s)
+        return to_wire(await self._exporter.next_piece(body, time_s=time_s))
 
     async def _follow_journal(self, log: AuditLog) -> None:
         since, boot_id = 0, ""

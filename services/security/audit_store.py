@@ -1,48 +1,65 @@
 """The audit chain in PostgreSQL: table ``audit_log``, one chain per node, appended under a lock.
 
-Sequence numbers are the table's, chains the nodes': where several nodes share a database, each
-verifies its own chain with its own key, and the numbers of the others are gaps to it.
+A table for the days of each node, so that whole days can be dropped. Several nodes may share a
+database; each numbers, signs and verifies its own chain.
+
+What the database says is the head of the chain is gone on from when it is the one that this
+process wrote last, or is signed by this node and not behind it. Else the chain goes on from what
+this process wrote: a head that somebody put there is not signed over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from dataclasses import replace
 
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.types.json import Jsonb
 
 from services.data.errors import DatabaseUnavailableError
-from services.data.postgres import Connection, Row
+from services.data.postgres import Connection
 from services.data.refusal import one_line
-from services.security.audit import GENESIS, AuditEvent, AuditRecord, AuditSigner, seal_event
+from services.security import audit_rows
+from services.security.audit import (
+    GENESIS,
+    AuditEvent,
+    AuditRecord,
+    AuditSigner,
+    chain_event,
+    record_of,
+)
+from services.security.audit_checkpoint import (
+    ANCHOR,
+    CHECKPOINT,
+    Checkpoint,
+    is_due,
+    problem_of,
+    sign_checkpoint,
+)
 from services.security.errors import AuditSchemaError, AuditUnavailableError
+from services.security.model import RecordFilter
+from services.security.ports import Appended
 
 Connect = Callable[[], Awaitable[Connection]]
 
-# "novaudit" as a number: any constant serves that no other part of the database uses.
-LOCK_KEY = int.from_bytes(b"novaudit", "big")
+# "audt" as a number: any constant serves that no other part of the database uses. The second
+# number of the lock is the node's.
+LOCK_CLASS = int.from_bytes(b"audt", "big")
 # Appending takes some milliseconds; a store that needs seconds is as good as gone.
 OPERATION_TIMEOUT_S = 5.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_COLUMNS = (
-    "seq, time, node_id, actor, action, subject, outcome, fields, boot_id, journal_seq, "
-    "prev_hash, hash, signature, key_id"
+DAY_US = 86_400_000_000
+_KNOWN = (
+    "WHERE node_id = %s "
+    "AND (boot_id, journal_seq) IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))"
 )
-_INSERT = f"INSERT INTO audit_log ({_COLUMNS}) VALUES ({', '.join(['%s'] * 14)})"  # noqa: S608 - constants
-# What somebody wrote into a row must not keep it from being read and named: times beyond every
-# calendar become 0, and fields travel as text.
-_SELECT = (
-    "SELECT seq, CASE WHEN isfinite(time) THEN (extract(epoch FROM time) * 1000000)::bigint "
-    "ELSE 0 END, node_id, actor, action, subject, outcome, fields::text, boot_id, journal_seq, "
-    "prev_hash, hash, signature, key_id FROM audit_log "
+_UPSERT_SOURCE = (
+    "INSERT INTO audit_sources (node_id, source, last, day) VALUES (%s, %s, %s, %s) "
+    "ON CONFLICT (node_id, source) DO UPDATE "
+    "SET last = greatest(audit_sources.last, excluded.last), day = excluded.day"
 )
-_KNOWN = "WHERE (boot_id, journal_seq) IN (SELECT * FROM unnest(%s::text[], %s::bigint[]))"
 
 
 class PostgresAuditStore:
@@ -51,8 +68,9 @@ class PostgresAuditStore:
     Args:
         connect: opens a connection, as services.data.postgres.connect does.
         node_id: whose chain it is.
-        signer: signs the records.
+        signer: signs heads and checkpoints.
         connection: one that is open already.
+        clock_us: Unix time in microseconds.
     """
 
     def __init__(
@@ -62,46 +80,107 @@ class PostgresAuditStore:
         node_id: str,
         signer: AuditSigner,
         connection: Connection | None = None,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._connect = connect
         self._node_id = node_id
         self._signer = signer
+        self._keys = {signer.key_id: signer.public_key}
         self._connection = connection
+        self._clock_us = clock_us
         self._lock = asyncio.Lock()
+        self._written: Checkpoint | None = None
+        self._partition_day = -1
 
-    async def append(self, events: Sequence[AuditEvent]) -> tuple[AuditRecord, ...]:
+    async def append(self, events: Sequence[AuditEvent]) -> Appended:
         """Chain the new ones among the events, in one transaction."""
         async with self._use() as connection, connection.transaction():
-            # Its own statement: the ones after it see what the lock's last holder committed.
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            await self._take_turn(connection)
             known = await self._known(connection, events)
-            return await self._chain(connection, events, known)
+            found, distrusted = await self._trusted_head(connection)
+            new, head = self._chain(events, known, found)
+            if head is None or not new:
+                return Appended(tuple(known[_source(event)] for event in events), (), distrusted)
+            kept = await self._write(connection, new, found, head)
+        self._written, self._partition_day = kept[-1], head.day
+        return Appended(tuple(known[_source(event)] for event in events), kept[:-1], distrusted)
+
+    async def keep_head(self, *, when_due: bool = True) -> Checkpoint | None:
+        """Keep the head as a checkpoint."""
+        async with self._use() as connection, connection.transaction():
+            await self._take_turn(connection)
+            head = await self._statement(connection, "audit_heads WHERE node_id = %s")
+            if head is None or problem_of(head, self._keys):
+                return None
+            kept = await self._last_kept(connection)
+            if kept is not None and kept.seq >= head.seq:
+                return None
+            if when_due and not _is_due_now(head, kept, self._clock_us()):
+                return None
+            await connection.execute(
+                audit_rows.INSERT_CHECKPOINT, audit_rows.statement_values(head)
+            )
+            return head
 
     async def head(self) -> AuditRecord | None:
         """The node's newest record."""
         async with self._use() as connection:
-            return await self._one(connection, "WHERE node_id = %s", [self._node_id])
+            return await self._one(connection, "", [])
 
     async def before(self, seq: int) -> AuditRecord | None:
         """The node's record next before a sequence number."""
         async with self._use() as connection:
-            condition = "WHERE node_id = %s AND seq < %s"
-            return await self._one(connection, condition, [self._node_id, seq])
+            return await self._one(connection, " AND seq < %s", [seq])
 
-    async def page(self, *, first: int, last: int | None, limit: int) -> tuple[AuditRecord, ...]:
+    async def page(
+        self,
+        *,
+        first: int,
+        last: int | None,
+        limit: int,
+        wanted: RecordFilter = RecordFilter(),  # noqa: B008 - frozen
+        newest_first: bool = False,
+    ) -> tuple[AuditRecord, ...]:
         """Records of the node in a range, in order."""
-        query = _SELECT + "WHERE node_id = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
+        condition, parameters = audit_rows.conditions(wanted)
+        order = "DESC" if newest_first else "ASC"
+        query = (
+            f"{audit_rows.SELECT}WHERE node_id = %s AND seq >= %s AND seq <= %s{condition} "
+            f"ORDER BY seq {order} LIMIT %s"
+        )
         newest = (1 << 63) - 1 if last is None else last
+        values = [self._node_id, first, newest, *parameters, limit]
         async with self._use() as connection:
-            cursor = await connection.execute(query, [self._node_id, first, newest, limit])
-            return tuple(_record(row) for row in await cursor.fetchall())
+            cursor = await connection.execute(query.encode(), values)
+            rows = await cursor.fetchall()
+        records = [record_of(audit_rows.read_row(row)) for row in rows]
+        return tuple(reversed(records) if newest_first else records)
 
-    async def recorded_to(self, boot_id: str) -> int:
-        """The highest journal sequence number recorded of a boot; 0 without one."""
-        query = "SELECT max(journal_seq) FROM audit_log WHERE boot_id = %s"
+    async def checkpoints(self, *, after: int, limit: int) -> tuple[Checkpoint, ...]:
+        """Kept checkpoints of the node, in order."""
+        query = (
+            f"{audit_rows.SELECT_STATEMENT}audit_checkpoints WHERE node_id = %s AND kind = %s "
+            "AND seq > %s ORDER BY seq LIMIT %s"
+        )
+        values = [self._node_id, CHECKPOINT, after, limit]
         async with self._use() as connection:
-            row = await (await connection.execute(query, [boot_id])).fetchone()
-            return int(row[0]) if row and row[0] is not None else 0
+            cursor = await connection.execute(query.encode(), values)
+            return tuple(audit_rows.statement_of(row) for row in await cursor.fetchall())
+
+    async def anchor(self) -> Checkpoint | None:
+        """The node's newest anchor."""
+        query = "audit_checkpoints WHERE node_id = %s AND kind = 'anchor' ORDER BY seq DESC LIMIT 1"
+        async with self._use() as connection:
+            found = await self._statement(connection, query)
+        assert found is None or found.kind == ANCHOR
+        return found
+
+    async def recorded_to(self, source: str) -> int:
+        """The highest number chained of a source; 0 without one."""
+        query = "SELECT last FROM audit_sources WHERE node_id = %s AND source = %s"
+        async with self._use() as connection:
+            row = await (await connection.execute(query, [self._node_id, source])).fetchone()
+            return int(row[0]) if row else 0
 
     async def close(self) -> None:
         """Close the connection."""
@@ -121,7 +200,7 @@ class PostgresAuditStore:
                 yield self._connection
         except psycopg.Error as exc:
             await self.close()
-            raise _translated(exc) from exc
+            raise translated(exc) from exc
         except DatabaseUnavailableError as exc:
             raise AuditUnavailableError(exc.message) from exc
         except TimeoutError as exc:
@@ -133,103 +212,168 @@ class PostgresAuditStore:
             await self.close()
             raise
 
+    async def _take_turn(self, connection: Connection) -> None:
+        # Its own statement: the ones after it see what the lock's last holder committed.
+        lock = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
+        await connection.execute(lock, [LOCK_CLASS, self._node_id])
+
     async def _known(
         self, connection: Connection, events: Sequence[AuditEvent]
     ) -> dict[tuple[str, int], AuditRecord]:
-        query = _SELECT + _KNOWN
-        sources = [event.boot_id for event in events], [event.journal_seq for event in events]
-        cursor = await connection.execute(query, sources)
-        records = [_record(row) for row in await cursor.fetchall()]
+        """Records of the events that are chained already.
+
+        A source's numbers grow, so only what is not above its last one has to be looked for.
+        """
+        query = "SELECT source, last FROM audit_sources WHERE node_id = %s AND source = ANY(%s)"
+        sources = list({event.boot_id for event in events})
+        cursor = await connection.execute(query, [self._node_id, sources])
+        last = {str(row[0]): int(row[1]) for row in await cursor.fetchall()}
+        old = [event for event in events if event.journal_seq <= last.get(event.boot_id, -1)]
+        if not old:
+            return {}
+        values = [event.boot_id for event in old], [event.journal_seq for event in old]
+        select = audit_rows.SELECT + _KNOWN
+        cursor = await connection.execute(select.encode(), [self._node_id, *values])
+        records = [record_of(audit_rows.read_row(row)) for row in await cursor.fetchall()]
         return {_source(record.event): record for record in records}
 
-    async def _chain(
+    async def _trusted_head(self, connection: Connection) -> tuple[Checkpoint | None, str]:
+        """What to go on from, and why not from what the database says."""
+        found = await self._statement(connection, "audit_heads WHERE node_id = %s")
+        ours = self._written
+        if found is not None and found == ours:
+            return found, ""
+        if found is None:
+            if ours is not None:
+                return ours, "the signed head of the chain was removed"
+            return await self._adopted_head(connection)
+        problem = problem_of(found, self._keys)
+        if ours is None:
+            # Nothing better is known here; the comparison at start has told of it.
+            return found, f"the head of the chain {problem}" if problem else ""
+        if problem or found.seq < ours.seq:
+            return ours, f"the head of the chain {problem or 'was set back'}"
+        return found, ""
+
+    async def _adopted_head(self, connection: Connection) -> tuple[Checkpoint | None, str]:
+        """The last record as a head: of a chain from before heads were signed, or robbed of it."""
+        record = await self._one(connection, "", [])
+        if record is None:
+            return None, ""
+        query = "SELECT count(*) FROM audit_log WHERE node_id = %s"
+        row = await (await connection.execute(query, [self._node_id])).fetchone()
+        assert row is not None
+        adopted = Checkpoint(
+            node_id=self._node_id,
+            seq=record.seq,
+            hash=record.hash,
+            day=record.day,
+            time_us=self._clock_us(),
+            count=int(row[0]),
+        )
+        has_heads = record.version > 1
+        return adopted, "the signed head of the chain was removed" if has_heads else ""
+
+    def _chain(
         self,
-        connection: Connection,
         events: Sequence[AuditEvent],
         known: dict[tuple[str, int], AuditRecord],
-    ) -> tuple[AuditRecord, ...]:
-        head = await self._one(connection, "WHERE node_id = %s", [self._node_id])
-        prev_hash = GENESIS if head is None else head.hash
-        row = await (await connection.execute("SELECT max(seq) FROM audit_log")).fetchone()
-        seq = int(row[0]) if row and row[0] is not None else 0
-        new = []
+        found: Checkpoint | None,
+    ) -> tuple[list[AuditRecord], Checkpoint | None]:
+        """Chain what is new, in memory; ``known`` grows by it."""
+        now_us = self._clock_us()
+        seq, prev_hash, day = 0, GENESIS, now_us // DAY_US
+        if found is not None:
+            seq, prev_hash, day = found.seq, found.hash, max(day, found.day)
+        new: list[AuditRecord] = []
         for event in events:
             if _source(event) in known:
                 continue
             seq += 1
-            record = seal_event(
-                event, seq=seq, node_id=self._node_id, prev_hash=prev_hash, signer=self._signer
+            record = chain_event(
+                event, seq=seq, node_id=self._node_id, prev_hash=prev_hash, day=day
             )
             prev_hash = record.hash
             known[_source(event)] = record
             new.append(record)
-        if new:
-            await connection.cursor().executemany(_INSERT, [_row(record) for record in new])
-        return tuple(known[_source(event)] for event in events)
+        if not new:
+            return [], found
+        count = len(new) + (0 if found is None else found.count)
+        head = Checkpoint(
+            node_id=self._node_id, seq=seq, hash=prev_hash, day=day, time_us=now_us, count=count
+        )
+        return new, head
+
+    async def _write(
+        self,
+        connection: Connection,
+        new: Sequence[AuditRecord],
+        found: Checkpoint | None,
+        head: Checkpoint,
+    ) -> tuple[Checkpoint, ...]:
+        """Write records, head and checkpoints; the latter are returned, and the head at last."""
+        kept: list[Checkpoint] = []
+        last = await self._last_kept(connection)
+        is_days_last = found is not None and found.signature and found.day < head.day
+        if found is not None and is_days_last and (last is None or last.seq < found.seq):
+            kept.append(found)  # to begin after, once its day has been dropped
+        if head.day != self._partition_day:
+            await connection.execute(
+                "SELECT audit_partition(%s, %s)", [self._node_id, audit_rows.as_date(head.day)]
+            )
+        cursor = connection.cursor()
+        await cursor.executemany(
+            audit_rows.INSERT.encode(), [audit_rows.insert_values(record) for record in new]
+        )
+        previous = kept[-1] if kept else last
+        head = replace(head, previous=GENESIS if previous is None else previous.digest())
+        head = sign_checkpoint(head, self._signer)
+        if is_due(head, previous):
+            kept.append(head)
+        for checkpoint in kept:
+            values = audit_rows.statement_values(checkpoint)
+            await connection.execute(audit_rows.INSERT_CHECKPOINT.encode(), values)
+        values = audit_rows.statement_values(head)
+        await connection.execute(audit_rows.UPSERT_HEAD.encode(), values)
+        sources: dict[str, int] = {}
+        for boot_id, number in (_source(record.event) for record in new):
+            sources[boot_id] = max(number, sources.get(boot_id, number))
+        day = audit_rows.as_date(head.day)
+        for source, number in sources.items():
+            await connection.execute(_UPSERT_SOURCE, [self._node_id, source, number, day])
+        return (*kept, head)
+
+    async def _last_kept(self, connection: Connection) -> Checkpoint | None:
+        query = (
+            "audit_checkpoints WHERE node_id = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"
+        )
+        return await self._statement(connection, query)
+
+    async def _statement(self, connection: Connection, condition: str) -> Checkpoint | None:
+        query = (audit_rows.SELECT_STATEMENT + condition).encode()
+        row = await (await connection.execute(query, [self._node_id])).fetchone()
+        return None if row is None else audit_rows.statement_of(row)
 
     async def _one(
         self, connection: Connection, condition: str, parameters: Sequence[object]
     ) -> AuditRecord | None:
-        query = f"{_SELECT}{condition} ORDER BY seq DESC LIMIT 1"
-        row = await (await connection.execute(query, parameters)).fetchone()
-        return None if row is None else _record(row)
+        query = f"{audit_rows.SELECT}WHERE node_id = %s{condition} ORDER BY seq DESC LIMIT 1"
+        row = await (
+            await connection.execute(query.encode(), [self._node_id, *parameters])
+        ).fetchone()
+        return None if row is None else record_of(audit_rows.read_row(row))
+
+
+def _is_due_now(head: Checkpoint, kept: Checkpoint | None, now_us: int) -> bool:
+    return is_due(replace(head, time_us=now_us), kept)
 
 
 def _source(event: AuditEvent) -> tuple[str, int]:
     return event.boot_id, event.journal_seq
 
 
-def _row(record: AuditRecord) -> Row:
-    event = record.event
-    return (
-        record.seq,
-        _EPOCH + timedelta(microseconds=event.time_us),
-        record.node_id,
-        event.actor,
-        event.action,
-        event.subject,
-        event.outcome,
-        Jsonb(event.fields),
-        event.boot_id,
-        event.journal_seq,
-        record.prev_hash,
-        record.hash,
-        record.signature,
-        record.key_id,
-    )
-
-
-def _record(row: Row) -> AuditRecord:
-    event = AuditEvent(
-        time_us=row[1],
-        actor=row[3],
-        action=row[4],
-        subject=row[5],
-        outcome=row[6],
-        fields=_fields(row[7]),
-        boot_id=row[8],
-        journal_seq=row[9],
-    )
-    return AuditRecord(
-        seq=row[0],
-        node_id=row[2],
-        event=event,
-        key_id=row[13],
-        prev_hash=row[10],
-        hash=row[11],
-        signature=row[12],
-    )
-
-
-def _fields(text: str) -> dict[str, Any]:  # Any: plain values
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError, TypeError):
-        return {"unreadable": text}
-    return found if isinstance(found, dict) else {"unreadable": text}
-
-
-def _translated(error: psycopg.Error) -> Exception:
+def translated(error: psycopg.Error) -> Exception:
+    """The audit log's error for a database's."""
     state = error.sqlstate or ""
     reason = one_line(str(error))
     # ProgrammingError: no such table or column, or no right to it. No retry brings it.

@@ -54,6 +54,12 @@ class AuditDisabledError(NovacronError):
     code = "security.audit_disabled"
 
 
+class AuditPruneRefusedError(NovacronError):
+    """Records that are old enough to be dropped do not verify; they stay, for a person to see."""
+
+    code = "security.audit_prune_refused"
+
+
 class AuditUnavailableError(NovacronError):
     """The database can't be reached; the record is not in the chain, try again later."""
 

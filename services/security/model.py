@@ -4,6 +4,8 @@ Calls of the process ``security``:
 
     audit.append     AppendRequest -> {"seq": number or null}
     audit.verify     VerifyRequest -> VerifyReport
+    audit.records    RecordsRequest -> RecordsPage
+    audit.export     ExportRequest -> ExportPage
     security.status  nothing -> SecurityStatus
 """
 
@@ -27,6 +29,9 @@ class SecuritySettings:
         postgres: how to reach the database; one connection is used, and none of the pool's
             settings.
         audit_enabled: ``security.audit.enabled``.
+        audit_retention_days: ``security.audit.retentionDays``.
+        audit_checkpoint_dir: ``security.audit.checkpointDir``; "" for none.
+        audit_checkpoint_syslog: ``security.audit.checkpointSyslog``.
         secrets: the secrets that the configuration refers to, and where they are; None without.
     """
 
@@ -34,6 +39,9 @@ class SecuritySettings:
     node_id: str
     postgres: PostgresSettings
     audit_enabled: bool = True
+    audit_retention_days: int = 90
+    audit_checkpoint_dir: str = ""
+    audit_checkpoint_syslog: bool = False
     secrets: SecretsPartSettings | None = None
 
 
@@ -65,17 +73,40 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRequest:
-    """The records to verify, both ends included; ``last`` None is the newest."""
+    """The records to verify, both ends included; ``last`` None is the newest.
+
+    A range is verified up to the signed statement that covers its last record.
+    """
 
     first: int = 1
     last: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(enum.Enum):
+    """What is wrong with a chain."""
+
+    EDITED = "edited"
+    DELETED = "deleted"
+    REORDERED = "reordered"
+    TRUNCATED = "truncated"
+    REWRITTEN = "rewritten"
+    CHECKPOINT_FORGED = "checkpoint-forged"
+    CHECKPOINT_MISSING = "checkpoint-missing"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True)
 class BadRecord:
-    """The first record that does not verify, and why as a sentence."""
+    """The first record that does not verify.
+
+    Attributes:
+        seq: its number; of a missing one too.
+        kind: what happened to it.
+        reason: the same as a sentence.
+    """
 
     seq: int
+    kind: Finding
     reason: str
 
 
@@ -87,11 +118,105 @@ class VerifyReport:
         records: how many were good.
         first_bad: None when all were.
         next: where to go on when the call's time ran out before the range's end, else None.
+        seq: the last good record.
+        covered: the last checkpoint that was good, or the signed head.
+        anchor: verification began after this record, up to which retention dropped all.
+        head: the newest record.
     """
 
     records: int
     first_bad: BadRecord | None
     next: int | None
+    seq: int = 0
+    covered: int = 0
+    anchor: int = 0
+    head: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFilter:
+    """Which records are wanted; what is empty restricts nothing.
+
+    Attributes:
+        actor, action, subject: with ``*`` for any characters.
+        outcome: exactly.
+        from_us, to_us: Unix time in microseconds; from included, to not.
+    """
+
+    actor: str = ""
+    action: str = ""
+    subject: str = ""
+    outcome: str = ""
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordsRequest:
+    """Ask for records.
+
+    Attributes:
+        after: those with higher numbers, oldest first; None for the newest ones.
+        limit: how many at most.
+        wait_s: how long to wait for one while there is none; needs ``after``.
+        filter: which.
+    """
+
+    after: int | None = None
+    limit: int = 100
+    wait_s: float = 0.0
+    filter: RecordFilter = RecordFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordsPage:
+    """Some records.
+
+    Attributes:
+        records: in order, each as a map in the form of the audit file's lines.
+        after: what to ask with next.
+    """
+
+    records: tuple[dict[str, Plain], ...]
+    after: int
+
+
+class ExportFormat(enum.Enum):
+    """Of an export."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """Begin an export, or go on with one.
+
+    Attributes:
+        export: id from the page before; "" to begin.
+        format, filter: of a new export.
+    """
+
+    export: str = ""
+    format: ExportFormat = ExportFormat.JSONL
+    filter: RecordFilter = RecordFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPage:
+    """A piece of an export.
+
+    Attributes:
+        export: id to go on with; "" when this was the last piece.
+        text: to be written as it is.
+        records: in all pieces so far.
+        manifest: the signed statement about all the pieces' text, with the last one.
+    """
+
+    export: str
+    text: str
+    records: int
+    manifest: dict[str, Plain] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +231,9 @@ class AuditStatus:
         waiting: records that are kept until the database takes them.
         lost: journal records that were gone before this process read them.
         head: seq of the last record that this process knows; None without one.
+        spooled: records of privileged calls that wait in the spool.
+        checkpoint: seq of the last checkpoint that was kept.
+        anchor: seq up to which retention has dropped all.
         trouble: why the log is not as it should be; "" when it is.
     """
 
@@ -116,6 +244,9 @@ class AuditStatus:
     waiting: int = 0
     lost: int = 0
     head: int | None = None
+    spooled: int = 0
+    checkpoint: int | None = None
+    anchor: int = 0
     trouble: str = ""
 
 

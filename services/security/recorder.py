@@ -21,7 +21,9 @@ from typing import TypeVar
 import structlog
 
 from services.security.audit import AuditEvent, AuditRecord
+from services.security.audit_checkpoint import Checkpoint
 from services.security.audit_file import AuditFile, WaitingFile
+from services.security.audit_statements import StatementFile
 from services.security.errors import AuditQueueFullError, AuditUnavailableError
 from services.security.ports import AuditStore
 
@@ -64,6 +66,9 @@ class Recorder:
         log: logger.
         on_change: called when ``trouble`` or ``copy_trouble`` has changed.
         on_appended: called with the number of records that the store took.
+        statements: the file of kept checkpoints.
+        on_kept: called with checkpoints that the file has taken.
+        on_distrust: called with why the database's head was not gone on from.
         retry_initial_s: pause after the first failure, doubling from then on.
 
     Attributes:
@@ -80,6 +85,9 @@ class Recorder:
         log: structlog.typing.FilteringBoundLogger,
         on_change: Callable[[], None],
         on_appended: Callable[[int], None],
+        statements: StatementFile,
+        on_kept: Callable[[Sequence[Checkpoint]], None] = lambda _kept: None,
+        on_distrust: Callable[[str], None] = lambda _reason: None,
         retry_initial_s: float = RETRY_INITIAL_S,
     ) -> None:
         self._store = store
@@ -88,6 +96,10 @@ class Recorder:
         self._log = log
         self._on_change = on_change
         self._on_appended = on_appended
+        self._statements = statements
+        self._on_kept = on_kept
+        self._on_distrust = on_distrust
+        self._news = asyncio.Event()
         self._retry_initial_s = retry_initial_s
         self._queue: deque[_Item] = deque()
         self._arrived = asyncio.Event()
@@ -134,7 +146,10 @@ class Recorder:
         Raises:
             AuditUnavailableError: the store can't be reached.
         """
-        records = await self._store.append(events)
+        appended = await self._store.append(events)
+        records = appended.records
+        if appended.distrusted:
+            self._on_distrust(appended.distrusted)
         # Of events that were there already the store returns the older records.
         new = [record for record in records if record.seq > self._head_seq]
         if new:
@@ -142,7 +157,39 @@ class Recorder:
             self._appended += len(new)
             self._on_appended(len(new))
         await self._update_copy(records)
+        await self.keep(appended.kept)
+        self._news.set()
         return records
+
+    async def keep(self, kept: Sequence[Checkpoint]) -> None:
+        """Write checkpoints that the store has kept, or an anchor, to the file of statements."""
+        if not kept:
+            return
+        try:
+            await self._on_disk(partial(self._statements.append, kept))
+        except OSError as exc:
+            # The next start copies them from the database.
+            self._log.error("audit_checkpoint_not_written", error=str(exc))
+        self._on_kept(kept)
+
+    @property
+    def head_seq(self) -> int:
+        """Number of the last record that this process knows; 0 without one."""
+        return self._head_seq
+
+    async def wait_past(self, seq: int, timeout_s: float) -> None:
+        """Wait until a record past ``seq`` was chained, or for so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._head_seq <= seq:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def on_disk(self, work: Callable[[], R]) -> R:
+        """Run work on the audit files, in turn with the recorder's own."""
+        return await self._on_disk(work)
 
     async def catch_up(self) -> None:
         """Copy into the audit file what a crash kept from it."""
@@ -158,6 +205,10 @@ class Recorder:
         while len(self._queue) >= QUEUE_MAX:
             self._room.clear()
             await self._room.wait()
+        self._enqueue(_Item(event, None))
+
+    def put_nowait(self, event: AuditEvent) -> None:
+        """Take an event past the bound: for the few that tell of trouble."""
         self._enqueue(_Item(event, None))
 
     async def append(self, event: AuditEvent, *, timeout_s: float) -> int | None:
@@ -180,6 +231,19 @@ class Recorder:
                 return await done
         except TimeoutError:
             raise AuditUnavailableError(f"no audit record within {timeout_s:g} s") from None
+
+    async def append_all(self, events: Sequence[AuditEvent]) -> None:
+        """Take events, waiting for room, and wait until all are in the chain or in the file."""
+        settled = []
+        for event in events:
+            while len(self._queue) >= QUEUE_MAX:
+                self._room.clear()
+                await self._room.wait()
+            done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+            self._enqueue(_Item(event, done))
+            settled.append(done)
+        if settled:
+            await asyncio.wait(settled)
 
     async def run(self) -> None:
         """Write until cancelled.
@@ -215,6 +279,7 @@ class Recorder:
         """Close the files, after what is still being written to them."""
         await self._on_disk(self._copy.close)
         await self._on_disk(self._waiting.close)
+        await self._on_disk(self._statements.close)
         self._disk.shutdown(wait=False)
 
     def _enqueue(self, item: _Item) -> None:

@@ -8,10 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from protocol.records import Plain, to_wire
 from services.data import migrations
 from services.data.model import PostgresSettings
 from services.data.postgres import connect
+from services.security.audit_chain import Witness
+from services.security.audit_verify import Copies, verify_stored
+from services.security.keyring import derive_keyring
+from services.security.model import VerifyReport, VerifyRequest
 from services.security.service import SecurityService
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
@@ -26,6 +32,38 @@ def postgres_settings(database: PostgresDatabase) -> PostgresSettings:
     return PostgresSettings(
         host=database.host, database=database.name, user=database.user, ssl_mode="prefer"
     )
+
+
+SIGNER = derive_keyring(bytes(32)).signer
+
+
+async def verify_database(
+    database: PostgresDatabase,
+    *,
+    node_id: str = "node",
+    request: VerifyRequest = VerifyRequest(),  # noqa: B008 - frozen
+    witness: Witness | None = None,
+    copies: Copies | None = None,
+    time_s: float = 60.0,
+) -> VerifyReport:
+    """Verify the chain of a store that SIGNER signed."""
+    with psycopg.connect(database.dsn) as connection:
+        return verify_stored(
+            connection,
+            node_id=node_id,
+            keys={SIGNER.key_id: SIGNER.public_key},
+            request=request,
+            witness=witness,
+            copies=copies,
+            time_s=time_s,
+        )
+
+
+def tamper(database: PostgresDatabase, statements: str) -> None:
+    """Do something to the tables that their triggers refuse, as a superuser can."""
+    with database.connect() as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(statements.encode())
 
 
 async def migrate(settings: PostgresSettings) -> None:

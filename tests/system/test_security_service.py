@@ -22,6 +22,7 @@ from tests.system.security_node import (
     postgres_settings,
     rows,
     run,
+    tamper,
     until,
 )
 
@@ -145,7 +146,7 @@ def test_a_check_proves_cipher_and_log(
             monkeypatch.undo()
             with database.connect() as connection:
                 count = connection.execute("SELECT count(*) FROM audit_log").fetchone()
-                connection.execute("UPDATE audit_log SET actor = 'x' WHERE seq = 2")
+            tamper(database, "UPDATE audit_log SET actor = 'x' WHERE seq = 2")
 
             health = await found.service.check()
 
@@ -248,8 +249,7 @@ def test_a_cut_database_is_told_at_start_and_in_verification(
         postgres = postgres_settings(database)
         async with node(tmp_path, postgres) as found:
             await found.call("audit.append", {"action": "vm:started", "subject": "x"})
-            with database.connect() as connection:
-                connection.execute("DELETE FROM audit_log WHERE seq = 2")
+            tamper(database, "DELETE FROM audit_log WHERE seq = 2")
             report = await found.call("audit.verify")
         async with node(tmp_path, postgres) as again:
             health = again.context.health

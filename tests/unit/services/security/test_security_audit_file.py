@@ -10,31 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from services.security.audit import GENESIS, AuditEvent, AuditRecord, seal_event
+from services.security.audit import AuditRecord
 from services.security.audit_file import AuditFile, WaitingFile
 from services.security.errors import SecurityFileError
-from services.security.keyring import derive_keyring
-
-SIGNER = derive_keyring(bytes(32)).signer
-EVENT = AuditEvent(
-    time_us=1, actor="a", action="vm:started", subject="ä", outcome="success",
-    fields={"f": [1, 0.5, None]}, boot_id="b", journal_seq=1,
-)  # fmt: skip
-
-
-def events(count: int) -> list[AuditEvent]:
-    """Events with different sources."""
-    return [replace(EVENT, journal_seq=seq) for seq in range(1, count + 1)]
+from tests.fixtures import audit_chains
+from tests.fixtures.audit_chains import events
 
 
 def records(count: int) -> list[AuditRecord]:
     """A good chain."""
-    found: list[AuditRecord] = []
-    for event in events(count):
-        prev_hash = found[-1].hash if found else GENESIS
-        seq = len(found) + 1
-        found.append(seal_event(event, seq=seq, node_id="n", prev_hash=prev_hash, signer=SIGNER))
-    return found
+    return audit_chains.chain_of([replace(event, subject="ä") for event in events(count)])
 
 
 def test_records_are_written_once_and_the_tail_is_found_again(tmp_path: Path) -> None:

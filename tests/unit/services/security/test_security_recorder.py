@@ -12,9 +12,10 @@ import pytest
 import structlog
 
 from services.security import recorder as recording
-from services.security.audit import AuditEvent
+from services.security.audit import AuditEvent, row_of
+from services.security.audit_chain import ChainVerifier, Witness
 from services.security.audit_file import AuditFile, WaitingFile
-from services.security.audit_verify import Anchor, verify_range
+from services.security.audit_statements import StatementFile
 from services.security.errors import (
     AuditQueueFullError,
     AuditSchemaError,
@@ -22,6 +23,7 @@ from services.security.errors import (
 )
 from services.security.keyring import derive_keyring
 from services.security.memory import MemoryAuditStore
+from services.security.model import Finding
 from services.security.recorder import Recorder
 
 SIGNER = derive_keyring(bytes(32)).signer
@@ -48,6 +50,7 @@ class Bench:
             log=structlog.get_logger(),
             on_change=self._changed,
             on_appended=self._appended,
+            statements=StatementFile(directory / "checkpoints.jsonl"),
             retry_initial_s=0.001,
         )
 
@@ -98,8 +101,11 @@ def test_events_are_chained_in_order_and_copied(tmp_path: Path) -> None:
         assert bench.store.appends <= 4  # batches, not one transaction per event
         assert bench.counted == 300
         assert bench.recorder.statistics().waiting == 0
-        report = await verify_range(bench.store, KEYS)
-        assert (report.records, report.first_bad) == (300, None)
+        verifier = ChainVerifier(KEYS)
+        rows = [row_of(record) for record in bench.store.records]
+        assert verifier.check(rows, bench.store.kept) is None
+        assert verifier.finish(bench.store.signed_head) is None
+        assert verifier.count == 300
 
     asyncio.run(scenario())
 
@@ -253,46 +259,52 @@ def test_a_store_that_refuses_for_good_ends_the_writer(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_cut_chain_shows_against_the_anchor(tmp_path: Path) -> None:
-    """Without the newest records the chain is whole, and only the anchor tells."""
+def test_a_cut_chain_shows_against_the_file(tmp_path: Path) -> None:
+    """Without the newest records the chain is whole, and only the node's own file tells."""
 
     async def scenario() -> None:
         bench = Bench(tmp_path)
         records = await bench.recorder.append_now([event(n) for n in (1, 2, 3)])
-        anchor = Anchor(seq=3, hash=records[-1].hash)
-        del bench.store.records[2]
+        witness = Witness(tail_seq=3, tail_hash=records[-1].hash)
 
-        without = await verify_range(bench.store, KEYS)
-        with_anchor = await verify_range(bench.store, KEYS, anchor=anchor)
+        verifier = ChainVerifier(KEYS, witness=witness)
 
-        assert without.first_bad is None
-        assert with_anchor.first_bad is not None
-        assert with_anchor.first_bad.seq == 3
-        assert "removed" in with_anchor.first_bad.reason
-        # Written anew in its place, by whoever has the key but not the file.
-        await bench.store.append([event(4)])
-        replaced = await verify_range(bench.store, KEYS, anchor=anchor)
-        assert replaced.first_bad is not None
-        assert "is not the record" in replaced.first_bad.reason
+        assert verifier.check([row_of(record) for record in records[:2]]) is None
+        bad = verifier.finish(None)
+        assert bad is not None
+        assert (bad.seq, bad.kind) == (3, Finding.TRUNCATED)
 
     asyncio.run(scenario())
 
 
-def test_a_verification_out_of_time_says_where_to_go_on(tmp_path: Path) -> None:
-    """A long chain is verified in parts whose ends meet."""
+def test_checkpoints_reach_their_file(tmp_path: Path) -> None:
+    """What the store keeps is in the node's own file when the append returns."""
 
     async def scenario() -> None:
         bench = Bench(tmp_path)
-        await bench.recorder.append_now([event(n) for n in range(1, 451)])
+        await bench.recorder.append_now([event(n) for n in (1, 2, 3)])
 
-        first = await verify_range(bench.store, KEYS, time_s=0.0)
-        assert first.next is not None
-        second = await verify_range(bench.store, KEYS, first=first.next)
+        found = StatementFile(tmp_path / "checkpoints.jsonl")
 
-        assert (first.records, first.next) == (200, 201)
-        assert (second.records, second.next) == (250, None)
-        part = await verify_range(bench.store, KEYS, first=10, last=20)
-        assert (part.records, part.first_bad) == (11, None)
+        assert found.digests == {3: bench.store.kept[0].digest()}
+
+    asyncio.run(scenario())
+
+
+def test_many_events_are_safe_when_they_are_taken_together(tmp_path: Path) -> None:
+    """Events of a spool are in the chain, or in the file while the store is away."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        writer = asyncio.create_task(bench.recorder.run())
+        await bench.recorder.append_all([event(n) for n in (1, 2)])
+        bench.store.unavailable = "gone"
+
+        await bench.recorder.append_all([event(n) for n in (3, 4)])
+        writer.cancel()
+
+        assert len(bench.store.records) == 2
+        assert bench.waiting() == [3, 4]
 
     asyncio.run(scenario())
 
