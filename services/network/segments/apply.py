@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from services.network.segments import render
 from services.network.segments.changes import TableChanges
@@ -29,45 +28,13 @@ from services.network.segments.errors import (
     SegmentsRestoreFailedError,
     SegmentsStateError,
 )
+from services.network.segments.messages import Applied, SegmentsState, SegmentsStatus
 from services.network.segments.model import SegmentDocument
 from services.network.segments.nft import Listing, Nft
 from services.network.segments.plan import SegmentPlan, plan_steps
 from services.network.segments.probe import Probe
 from services.network.segments.ruleset import Ruleset
 from services.network.segments.store import FORMAT, Confirmed, Journal, SegmentStore
-
-
-class SegmentsState(enum.Enum):
-    """How the segments are."""
-
-    NONE = "none"  # never applied on this node
-    IN_FORCE = "in_force"
-    DRIFTED = "drifted"  # the kernel has something else than what was applied
-    FAILED = "failed"  # nft is missing, or refused what is wanted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentsStatus:
-    """How the segments are; ``reason`` is a sentence unless none or in force."""
-
-    state: SegmentsState
-    reason: str = ""
-    revision: int = 0
-    applied_s: float | None = None
-    interfaces: int = 0
-    rules: int = 0
-    restored: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """A change that was confirmed."""
-
-    revision: int
-    steps: int
-    commands: int
-    commit_s: float
-    total_s: float
 
 
 class Segments:
@@ -89,6 +56,7 @@ class Segments:
         # What is in force as far as we know; None after anything that leaves doubts.
         self._known: Ruleset | None = None
         self._lock = asyncio.Lock()
+        self._is_changing = False
         self._status = SegmentsStatus(state=SegmentsState.NONE)
 
     @property
@@ -155,40 +123,14 @@ class Segments:
             SegmentsStateError: the confirmation could not be written; restored as well.
             SegmentsRestoreFailedError: it could not be restored.
         """
-        if self._lock.locked():
+        if self._is_changing:
             raise SegmentsBusyError("another change of the segments is under way")
-        async with self._lock:
-            began_s = time.monotonic()
-            target = document if document is not None else self.document
-            if target is None:
-                raise SegmentsNotWantedError("no segments were ever applied: name a document")
-            wanted = compile_document(target)
-            commands = await self._commands_to(wanted)
-            revision = self._revision() + 1
-            self._store.write_journal(await self._journal(revision))
-            try:
-                commit_s = await self._change(commands, probe)
-                self._confirm(
-                    Confirmed(
-                        format=FORMAT, revision=revision, document=target, applied_s=time.time()
-                    )
-                )
-            except (NftFailedError, NftMissingError):
-                self._store.end_journal()  # nft is atomic: nothing has changed
-                raise
-            except BaseException as exc:
-                await asyncio.shield(self._take_back(exc))
-                raise
-            steps = len(plan_steps(self.document or SegmentDocument(), target))
-            self._known = wanted
-            self._note(SegmentsState.IN_FORCE)
-            return Applied(
-                revision=revision,
-                steps=steps,
-                commands=len(commands),
-                commit_s=commit_s,
-                total_s=time.monotonic() - began_s,
-            )
+        self._is_changing = True
+        try:
+            async with self._lock:
+                return await self._apply(document, probe)
+        finally:
+            self._is_changing = False
 
     async def verify(self) -> bool:
         """Compare the kernel's table with what was applied; True where it is.
@@ -211,6 +153,37 @@ class Segments:
             self._known = None
             self._note(SegmentsState.DRIFTED, _drift(listing))
             return False
+
+    async def _apply(self, document: SegmentDocument | None, probe: Probe) -> Applied:
+        began_s = time.monotonic()
+        target = document if document is not None else self.document
+        if target is None:
+            raise SegmentsNotWantedError("no segments were ever applied: name a document")
+        wanted = compile_document(target)
+        commands = await self._commands_to(wanted)
+        revision = self._revision() + 1
+        self._store.write_journal(await self._journal(revision))
+        try:
+            commit_s = await self._change(commands, probe)
+            self._confirm(
+                Confirmed(format=FORMAT, revision=revision, document=target, applied_s=time.time())
+            )
+        except (NftFailedError, NftMissingError):
+            self._store.end_journal()  # nft is atomic: nothing has changed
+            raise
+        except BaseException as exc:
+            await asyncio.shield(self._take_back(exc))
+            raise
+        steps = len(plan_steps(self.document or SegmentDocument(), target))
+        self._known = wanted
+        self._note(SegmentsState.IN_FORCE)
+        return Applied(
+            revision=revision,
+            steps=steps,
+            commands=len(commands),
+            commit_s=commit_s,
+            total_s=time.monotonic() - began_s,
+        )
 
     async def _recover(self, journal: Journal | None) -> str:
         restored = ""
@@ -292,8 +265,7 @@ class Segments:
             previous = compile_document(journal.previous)
             await self._commit(render.replace(listing.present, previous))
         elif journal.snapshot:
-            with self._changes.ours() if self._changes is not None else contextlib.nullcontext():
-                await self._nft.commit_text(journal.snapshot)
+            await self._commit(render.restore(listing.present, journal.snapshot))
         elif listing.present is not None:
             await self._commit(render.remove(listing.present))
 

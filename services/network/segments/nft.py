@@ -20,7 +20,8 @@ from services.network.segments.errors import NftFailedError, NftMissingError, Nf
 from services.network.segments.render import Command, Present, to_json
 from services.network.segments.ruleset import FAMILY, TABLE
 
-_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+# Where the program is looked for; a service need not have it in its own PATH.
+PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 # A thousand interfaces take less than a second; the rest is for a machine that is very busy.
 DEADLINE_S = 20.0
 # A million elements; what is longer is nothing that we made.
@@ -64,7 +65,7 @@ class Nft:
         Raises:
             NftMissingError: there is none.
         """
-        found = shutil.which(self._program or "nft", path=_PATH)
+        found = shutil.which(self._program or "nft", path=PATH)
         if found is None:
             raise NftMissingError(
                 "there is no program nft on this host: install the package nftables"
@@ -87,18 +88,14 @@ class Nft:
                 interface=origin,
             )
 
-    async def commit_text(self, text: str) -> None:
-        """Carry out what ``snapshot`` gave; errors as in ``commit``."""
-        code, _, error = await self._run(["-f", "-"], text)
-        if code != 0:
-            raise NftFailedError(f"nft refused to restore the table: {_short(error)}")
-
     async def snapshot(self) -> str:
-        """The table as text that takes its place again; "" where there is none."""
-        code, text, error = await self._run(["list", "table", FAMILY, TABLE])
+        """The table as ``render.restore`` puts it back, without flows; "" where there is none.
+
+        Raises: as ``read``.
+        """
+        code, text, error = await self._run(["-j", "list", "table", FAMILY, TABLE])
         if code == 0:
-            head = f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n"
-            return head + text.decode()
+            return take_snapshot(text)
         if _ABSENT in error:
             return ""
         raise NftFailedError(f"nft could not read the table: {_short(error)}")
@@ -149,7 +146,7 @@ class Nft:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={"LC_ALL": "C", "PATH": _PATH},
+                env={"LC_ALL": "C", "PATH": PATH},
                 limit=_OUTPUT_BYTES_MAX,
             )
         except OSError as exc:
@@ -181,7 +178,7 @@ def parse_listing(text: bytes) -> Listing:
     names: dict[str, set[str]] = {"set": set(), "map": set(), "chain": set()}
     drops: dict[tuple[str, str], int] = {}
     flows = 0
-    digest = hashlib.sha256()
+    parts: dict[tuple[str, str], list[str]] = {}
     try:
         for item in json.loads(text)["nftables"]:
             ((kind, body),) = item.items()
@@ -192,11 +189,27 @@ def parse_listing(text: bytes) -> Listing:
             if kind == "set":
                 flows += _take_set(body, drops)
             body.pop("handle", None)
-            digest.update(json.dumps([kind, body], sort_keys=True).encode())
+            # Rules have an order in their chain; of all else the kernel's order is an accident.
+            place = kind, str(body.get("chain", body.get("name", "")))
+            parts.setdefault(place, []).append(json.dumps(body, sort_keys=True))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise NftFailedError(f"nft's answer is not understood: {exc!r}") from exc
     present = Present(*(frozenset(names[kind]) for kind in ("set", "map", "chain")))
+    digest = hashlib.sha256(json.dumps(sorted(parts.items())).encode())
     return Listing(present, digest.hexdigest(), drops, flows)
+
+
+def take_snapshot(text: bytes) -> str:
+    """Keep of nft's answer to ``list table`` what is put back: neither handles nor flows."""
+    kept = []
+    for item in json.loads(text)["nftables"]:
+        ((kind, body),) = item.items()
+        if kind != "metainfo":
+            body.pop("handle", None)
+            if "timeout" in body:
+                body.pop("elem", None)
+            kept.append({kind: body})
+    return json.dumps(kept)
 
 
 def _take_set(body: dict[str, Any], drops: dict[tuple[str, str], int]) -> int:

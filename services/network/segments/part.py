@@ -21,7 +21,7 @@ from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
 from services.network.model import Link
-from services.network.segments.apply import Segments, SegmentsState, SegmentsStatus
+from services.network.segments.apply import Segments
 from services.network.segments.changes import TableChanges
 from services.network.segments.errors import (
     NftFailedError,
@@ -31,6 +31,7 @@ from services.network.segments.errors import (
     SegmentsStateError,
     SegmentsTargetSilentError,
 )
+from services.network.segments.messages import DropCount, SegmentsState, SegmentsView
 from services.network.segments.model import SegmentDocument
 from services.network.segments.nft import Nft
 from services.network.segments.plan import SegmentPlan
@@ -69,25 +70,6 @@ class TraceRequest:
     document: SegmentDocument | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropCount:
-    """Dropped packets of one interface since it was listed: forged, from it, to it."""
-
-    interface: str
-    spoofed: int = 0
-    sent: int = 0
-    received: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentsView:
-    """Reply to ``segments.show``: what is wanted, and interfaces of which packets were dropped."""
-
-    status: SegmentsStatus
-    document: SegmentDocument | None = None
-    drops: tuple[DropCount, ...] = ()
-
-
 class SegmentsPart:
     """The segments as the service runs them.
 
@@ -114,6 +96,7 @@ class SegmentsPart:
         self._changes = TableChanges()
         self._segments = Segments(self._nft, SegmentStore(directory), changes=self._changes)
         self._fault = ""
+        self._is_readable = True
         self._counted: dict[tuple[str, str], int] = {}
 
     async def open(self) -> None:
@@ -121,8 +104,9 @@ class SegmentsPart:
         try:
             restored = await self._segments.open()
         except SegmentsStateError as exc:
-            self._fault = exc.message
+            self._fault, self._is_readable = exc.message, False
             self._context.log.error("segments_unreadable", reason=exc.message)
+            self._on_change()
             return
         if restored:
             self._context.log.warning("segments_restored", reason=restored)
@@ -170,6 +154,8 @@ class SegmentsPart:
 
     async def look(self) -> None:
         """Compare the kernel's table with what was applied."""
+        if not self._is_readable:
+            return
         before = self._segments.status.state
         try:
             is_same = await self._segments.verify()
@@ -209,6 +195,7 @@ class SegmentsPart:
 
     async def _call_plan(self, request: Request) -> Plain:
         wanted = from_wire(PlanRequest, request.body)
+        self._check_readable()
         plan = await self._segments.plan(wanted.document)
         return to_wire(self._warned(plan, wanted.document))
 
@@ -270,6 +257,8 @@ class SegmentsPart:
 
     async def _call_trace(self, request: Request) -> Plain:
         wanted = from_wire(TraceRequest, request.body)
+        if wanted.document is None:
+            self._check_readable()
         document = wanted.document or self._segments.document
         if document is None:
             raise SegmentsNotWantedError("no segments were ever applied: name a document")
@@ -279,7 +268,7 @@ class SegmentsPart:
             raise RemoteProtocolError(str(exc)) from exc
 
     def _check_readable(self) -> None:
-        if self._fault and self._segments.document is None:
+        if not self._is_readable:
             raise SegmentsStateError(self._fault)
 
     def _warned(self, plan: SegmentPlan, document: SegmentDocument) -> SegmentPlan:

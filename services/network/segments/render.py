@@ -66,14 +66,8 @@ def remove(present: Present | None) -> list[Command]:
 
 def replace(present: Present | None, wanted: Ruleset) -> list[Command]:
     """From whatever is in the table to the ruleset; only flows stay."""
-    commands = [_command("add", "table", family=FAMILY, name=TABLE)]
-    kept: set[str] = set()
-    if present is not None:
-        kept = {name for name, item in wanted.sets.items() if item.flows_max} & present.sets
-        commands += [_named("flush", "chain", name) for name in sorted(present.chains)]
-        commands += [_named("delete", "map", name) for name in sorted(present.maps)]
-        commands += [_named("delete", "chain", name) for name in sorted(present.chains)]
-        commands += [_named("delete", "set", name) for name in sorted(present.sets - kept)]
+    flows = {name for name, item in wanted.sets.items() if item.flows_max}
+    commands, kept = _emptied(present, flows)
     for name, item in wanted.sets.items():
         if name not in kept:
             commands.append(_new_set(name, item))
@@ -85,6 +79,34 @@ def replace(present: Present | None, wanted: Ruleset) -> list[Command]:
     for name, mapping in wanted.maps.items():
         commands += _jumps("add", name, mapping.elements, returns=mapping.returns)
     return commands
+
+
+def restore(present: Present | None, snapshot: str) -> list[Command]:
+    """From whatever is in the table to a snapshot of it, see ``nft``; only flows stay."""
+    items: list[dict[str, Json]] = json.loads(snapshot)
+    flows = {item["set"]["name"] for item in items if "timeout" in item.get("set", {})}
+    commands, kept = _emptied(present, flows)
+    # A map's elements name chains, and rules name all.
+    for kind in ("chain", "set", "map", "rule"):
+        commands += [
+            Command({"add": item})
+            for item in items
+            if kind in item and item[kind].get("name") not in kept
+        ]
+    return commands
+
+
+def _emptied(present: Present | None, flows: set[str]) -> tuple[list[Command], set[str]]:
+    """Commands that leave of the table these sets alone, and those of them that are there."""
+    commands = [_command("add", "table", family=FAMILY, name=TABLE)]
+    if present is None:
+        return commands, set()
+    kept = flows & present.sets
+    commands += [_named("flush", "chain", name) for name in sorted(present.chains)]
+    commands += [_named("delete", "map", name) for name in sorted(present.maps)]
+    commands += [_named("delete", "chain", name) for name in sorted(present.chains)]
+    commands += [_named("delete", "set", name) for name in sorted(present.sets - kept)]
+    return commands, kept
 
 
 def change(known: Ruleset, wanted: Ruleset) -> list[Command]:

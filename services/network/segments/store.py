@@ -50,7 +50,7 @@ class Journal:
     Attributes:
         revision: the one that it leads to.
         previous: what was confirmed before, or None.
-        snapshot: the table as text where it was there without a confirmed document, or "".
+        snapshot: the table where it was there without a confirmed document, or "".
     """
 
     format: int
@@ -132,7 +132,8 @@ def _read(file: Path, record: type[R]) -> R | None:
         return from_wire(record, value)
     except (ValueError, RemoteProtocolError) as exc:
         raise SegmentsStateError(
-            f"{file} is not understood ({exc}): move it away, and apply the segments again",
+            f"{file} is not understood ({exc}): move it away, restart core/network, and apply "
+            "the segments again",
             file=str(file),
         ) from exc
 
