@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ R = TypeVar("R")
 Plain = Any
 
 _Decoder = Callable[[object, str], Any]
+_Encoder = Callable[[Any], Any]
+_AS_THEY_ARE: frozenset[type] = frozenset((type(None), bool, int, float, str, bytes))
 _SCALARS: tuple[type, ...] = (bool, int, str, bytes)
 
 
@@ -38,21 +41,10 @@ def to_wire(record: object) -> Plain:
     Raises:
         LocalProtocolError: the value has a type that no record may hold.
     """
-    if isinstance(record, enum.Enum):  # first: an IntEnum is an int
-        return record.value
-    if record is None or isinstance(record, (bool, int, float, str, bytes)):
+    kind = type(record)
+    if kind in _AS_THEY_ARE:
         return record
-    if isinstance(record, (tuple, list)):
-        return [to_wire(item) for item in record]
-    if isinstance(record, Mapping):
-        return {key: to_wire(value) for key, value in record.items()}
-    if is_dataclass(record):
-        return {
-            name: to_wire(value)
-            for name, default in _defaults(_hashable(type(record)))
-            if (value := getattr(record, name)) != default
-        }
-    raise LocalProtocolError(f"a record can't hold a {type(record).__name__}")
+    return _encoder(_hashable(kind))(record)
 
 
 def from_wire(cls: type[R], value: object) -> R:
@@ -63,6 +55,45 @@ def from_wire(cls: type[R], value: object) -> R:
             the field by its dotted path.
     """
     return typing.cast("R", _decoder(_hashable(cls))(value, cls.__name__))
+
+
+@functools.cache
+def _encoder(kind: Any) -> _Encoder:  # Any: as for _hashable
+    if issubclass(kind, enum.Enum):  # first: an IntEnum is an int
+        return operator.attrgetter("value")
+    if issubclass(kind, (int, float, str, bytes)):
+        return lambda value: value
+    if issubclass(kind, (tuple, list)):
+        return lambda items: [
+            item if type(item) in _AS_THEY_ARE else to_wire(item) for item in items
+        ]
+    if issubclass(kind, Mapping):
+        return lambda items: {
+            key: value if type(value) in _AS_THEY_ARE else to_wire(value)
+            for key, value in items.items()
+        }
+    if is_dataclass(kind):
+        return _record_encoder(kind)
+    raise LocalProtocolError(f"a record can't hold a {kind.__name__}")
+
+
+def _record_encoder(cls: type) -> _Encoder:
+    """Encode a record in one pass: a status of some dozens is asked for often."""
+    defaults = _defaults(cls)
+    names = [name for name, _default in defaults]
+    if not names:
+        return lambda _record: {}
+    get: Any = operator.attrgetter(*names)  # one name gives a value, several give a tuple
+
+    def encode(record: object) -> dict[str, Plain]:
+        values = get(record) if len(names) > 1 else (get(record),)
+        found = {}
+        for (name, default), value in zip(defaults, values, strict=True):
+            if value is not default and value != default:
+                found[name] = value if type(value) in _AS_THEY_ARE else to_wire(value)
+        return found
+
+    return encode
 
 
 def _hashable(cls: type) -> Any:  # Any: the checker does not see that a class has a hash

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import itertools
 import json
 import os
@@ -221,9 +222,12 @@ def _open_file(path: str, log_dir: str, bytes_max: int, files: int) -> RotatedFi
         return f"{target}: {exc.strerror}; logging to stderr only"
 
 
+_encode = json.JSONEncoder(default=repr, ensure_ascii=False).encode
+
+
 def dump(event: object, **_options: object) -> str:
     """A line of the log."""
-    return json.dumps(event, default=repr, ensure_ascii=False)
+    return _encode(event)
 
 
 class _Process:
@@ -240,8 +244,13 @@ def _name_of(level: int) -> str:
 
 
 def _timestamp(at_s: float) -> str:
-    second, fraction = divmod(at_s, 1)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{int(fraction * 1e6):06d}Z"
+    second = int(at_s)
+    return f"{_second(second)}.{int((at_s - second) * 1e6):06d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 _process = _Process()

@@ -100,7 +100,9 @@ class Limits:
         """A process has ended, or could not be created; returns the reason, if memory was it."""
         kept = self._kept.pop(name, None)
         self._unchecked.discard(name)
-        self._keep_stacks(name, process)
+        child = self._loop.machine.children.get(name)
+        if child is None or child.spec.type is not ChildType.COMMAND:
+            self._keep_stacks(name, process)
         self._kill_at_s.pop(name, None)
         if process.doom is not None:
             reason = process.doom

@@ -60,6 +60,8 @@ from supervisor.runtime.processes import Process, exit_reason
 from supervisor.runtime.records import Records
 from supervisor.runtime.trace import Recorder
 
+_NO_KEYS = KeyPair(public=b"", secret=b"")
+
 
 class Owner(Protocol):
     """Whoever runs the loop: the root, or the process of a nested supervisor."""
@@ -129,6 +131,7 @@ class SupervisorLoop:
         self.records = Records(self)
         self.recorder = Recorder(path)
         self._secret = secret
+        self._keys: dict[str, KeyPair] = {}
         self._log = logs.Logger()
         self._readers: dict[object, Callable[[], None]] = {}
         self._poller = zmq.Poller()
@@ -252,8 +255,7 @@ class SupervisorLoop:
 
     def _spawn(self, spec: ChildSpec, incarnation: int) -> None:
         path = names.child_path(self.path, spec.id)
-        keys = key_pair(self._secret, spec.id)
-        publish(self.run_dir, path, keys.public)
+        keys = self._keys_of(spec, path)
         slot = self._free_slots.pop()
         self._board.clear(slot)
         is_supervisor = spec.type is ChildType.SUPERVISOR
@@ -276,6 +278,22 @@ class SupervisorLoop:
         self.processes[spec.id] = Process(incarnation=incarnation, slot=slot)
         self._launching[spec.id] = time.monotonic()
         self._launcher.launch(launch, self._board)
+
+    def _keys_of(self, spec: ChildSpec, path: str) -> KeyPair:
+        """A child's keys, published; a program speaks to nobody and has none."""
+        if spec.type is ChildType.COMMAND:
+            self.withdraw_keys(spec.id)  # of the service that it was before a reload
+            return _NO_KEYS
+        keys = self._keys.get(spec.id)
+        if keys is None:
+            keys = self._keys[spec.id] = key_pair(self._secret, spec.id)
+            publish(self.run_dir, path, keys.public)
+        return keys
+
+    def withdraw_keys(self, name: str) -> None:
+        """A child is none any more; nobody that has its keys is heard from now on."""
+        if self._keys.pop(name, None) is not None:
+            withdraw(self.run_dir, names.child_path(self.path, name))
 
     def ask_stop(self, name: str) -> None:
         """Ask a child to end."""
@@ -427,8 +445,8 @@ class SupervisorLoop:
     def _close(self) -> None:
         self._launcher.close()
         self.commands.close()
-        for name in self.machine.children:
-            withdraw(self.run_dir, names.child_path(self.path, name))
+        for name in tuple(self._keys):
+            self.withdraw_keys(name)
         self.control.close()
         self._zap.close()
 

@@ -73,7 +73,9 @@ class Probes:
     def begin(self, name: str, incarnation: int, probe: Probe, now_s: float) -> None:
         """Look at a process that runs from now on."""
         self.forget(name)
-        self._waits[name] = _Wait(probe, incarnation, None, now_s)
+        # A program is never there at once; a port may be, of one that goes on in the background.
+        pause_s = next_pause_s(None) if isinstance(probe, ExecProbe) else None
+        self._waits[name] = _Wait(probe, incarnation, pause_s, now_s + (pause_s or 0.0))
 
     def forget(self, name: str) -> None:
         """It has ended, or is up."""

@@ -9,7 +9,6 @@ from protocol import names
 from protocol.dataclass import replace
 from protocol.messages.control import ComponentRecord, EventReport
 from protocol.messages.health import HealthState
-from protocol.transports.curve import withdraw
 from supervisor.core import events
 from supervisor.core.supervisor import Mode
 from supervisor.runtime.explain import History, View, view_now
@@ -51,7 +50,7 @@ class Records:
         elif path in self.by_path:
             self.history.forget(name)
             loop.commands.removed(name)
-            withdraw(loop.run_dir, path)
+            loop.withdraw_keys(name)
             for known in [p for p in self.by_path if p == path or p.startswith(f"{path}/")]:
                 self.take(replace(self.by_path[known], removed=True))
 

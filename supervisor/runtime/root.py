@@ -143,7 +143,7 @@ class _Root:
         self._manager = manager
         self._journal = Journal(boot_id=os.urandom(8).hex())
         self._phases = PhaseTracker(components_by_path(spec), settings.started_s)
-        self._order = list(components_by_path(spec))
+        self._order = dict.fromkeys(components_by_path(spec))
         self._stop_asked_s: float | None = None
         self._stop_by_s: float | None = None
         self._next_watchdog_s = 0.0 if self._manager.watchdog_period_s else None
@@ -180,8 +180,8 @@ class _Root:
 
     def changed(self, record: ComponentRecord) -> None:
         """A component is another one now."""
-        if not record.removed and record.path not in self._order:
-            self._order.append(record.path)
+        if not record.removed:
+            self._order.setdefault(record.path)
         fields: dict[str, Plain] = {
             "state": "removed" if record.removed else record.state.value,
             "reason": record.reason,
@@ -325,7 +325,7 @@ class _Root:
             self._log.error("reload_refused", reason=str(exc))
             self._note("node:reload-refused", names.ROOT, {"reason": str(exc)})
         else:
-            self._order = list(components_by_path(reloaded.spec))
+            self._order = dict.fromkeys(components_by_path(reloaded.spec))
             self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
         self._loop.unwatch(descriptor)
         if self._has_told_reload and self._stop_asked_s is None:
