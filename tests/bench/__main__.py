@@ -10,7 +10,7 @@ import traceback
 from tests.bench import figures
 from tests.bench.figures import Benchmark
 
-MODULES = ("bench_boot", "bench_restart", "bench_call", "bench_idle")
+MODULES = ("bench_boot", "bench_restart", "bench_call", "bench_idle", "bench_net_segments")
 # Has a main of its own and prints its figures itself.
 STANDALONE = "bench_dwcp"
 EPILOG = """examples:
