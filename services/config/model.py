@@ -232,6 +232,14 @@ class Audit(Section):
     retention_days: Whole = Field(
         default=90, ge=1, le=3650, description="Days for which audit records are kept."
     )
+    checkpoint_dir: Directory | None = Field(
+        default=None,
+        description="Directory for a further copy of the signed checkpoints, such as another "
+        "host's; null for none.",
+    )
+    checkpoint_syslog: Switch = Field(
+        default=False, description="Write each signed checkpoint to the system's log too."
+    )
 
 
 class Security(Section):

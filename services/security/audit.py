@@ -49,6 +49,10 @@ VERSION = 2
 _HASH_DOMAIN = b"novacron/1 audit record\0"
 _HASH_DOMAIN_2 = b"novacron/2 audit record\0"
 _SEPARATORS = 10
+# Made once: json.dumps makes one per call when it is told anything.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
 _SIGNATURE_DOMAIN = b"novacron/1 audit signature\0"
 _ACTION = re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9-]*")
 # From here on floats are written with an exponent, which jsonb turns into an integer's digits.
@@ -207,7 +211,7 @@ def content_hash(row: Row) -> bytes:
 
 def fields_text(fields: Mapping[str, Plain]) -> str:
     """The fields of an event as version 2 hashes and keeps them."""
-    return _json(fields).decode("ascii")
+    return _ENCODER.encode(fields)
 
 
 def row_of(record: AuditRecord) -> Row:
@@ -327,6 +331,4 @@ def _text(text: str) -> str:
 
 
 def _json(value: Plain) -> bytes:
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")

@@ -39,23 +39,21 @@ def parse_row(line: bytes) -> Row:
     """
     try:
         found = json.loads(line)
-        version = found.get("version", 1)
-        texts = (found["node_id"], found["actor"], found["action"], found["subject"])
-        numbers = (version, found["seq"], found["time_us"], found["journal_seq"])
-        if any(type(number) is not int for number in numbers):
-            raise ValueError("a number is none")
-        if not isinstance(found["fields"], dict) or any(type(text) is not str for text in texts):
-            raise ValueError("a field has another type")
-        return Row(
+        version, seq = found.get("version", 1), found["seq"]
+        fields = found["fields"]
+        row = Row(
             version,
-            found["seq"],
+            seq,
             found.get("day", 0),
             found["time_us"],
-            *texts,
+            found["node_id"],
+            found["actor"],
+            found["action"],
+            found["subject"],
             found["outcome"],
             found["boot_id"],
             found["journal_seq"],
-            fields_text(found["fields"]),
+            fields_text(fields),
             bytes.fromhex(found["prev_hash"]),
             bytes.fromhex(found["hash"]),
             bytes.fromhex(found.get("signature", "")),
@@ -63,3 +61,6 @@ def parse_row(line: bytes) -> Row:
         )
     except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as exc:
         raise ValueError(f"no audit record: {exc}") from exc
+    if type(seq) is not int or type(version) is not int or type(fields) is not dict:
+        raise ValueError("no audit record: a field has another type")
+    return row
