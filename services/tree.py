@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.records import Plain, to_wire
+from services.config.credentials import tls_files
 from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
 from services.data import addressing
@@ -249,7 +250,8 @@ class _Builder:
                 "state_dir": str(self._place.state_dir),
                 "node_id": self._config.platform.node_id,
                 "postgres": self._postgres_settings(),
-                "audit_enabled": self._config.security.audit.enabled,
+                **self._audit_settings(),
+                "credentials": [to_wire(it) for it in tls_files(self._config)],
                 **({} if self._secrets is None else {"secrets": to_wire(self._secrets)}),
             },
             level="security",

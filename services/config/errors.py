@@ -29,6 +29,7 @@ class ProblemKind(enum.Enum):
     UNKNOWN_VARIABLE = "unknown_variable"
     REFERENCE = "reference"  # ${NAME} malformed, or the variable is not set
     VALUE = "value"  # wrong type, range, unit or choice
+    CREDENTIAL = "credential"  # a certificate or key that can't be used
     RULE = "rule"  # values that contradict each other, or the host
 
 

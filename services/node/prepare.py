@@ -11,7 +11,7 @@ from pathlib import Path
 from protocol import codec, names
 from protocol.records import Plain, from_wire, to_wire
 from services import tree
-from services.config import loader, locate, secrets
+from services.config import credentials, loader, locate, secrets
 from services.config.errors import ConfigError
 from services.config.kinds import DatabaseMode
 from services.config.model import Config
@@ -34,6 +34,7 @@ def prepare(options: RunOptions) -> Prepared:
         ConfigError: it is invalid.
     """
     loaded = _load(options)
+    credentials.require_usable(loaded.config, loaded.origins)
     found = secrets.with_secrets(loaded.config, loaded.origins, os.environ)
     config = found.config
     system, platform = config.system, config.platform

@@ -18,6 +18,12 @@ class SecurityFileError(CriticalError):
     code = "security.file"
 
 
+class CredentialError(CriticalError):
+    """A certificate or key can't be used; the message says what is wrong with each."""
+
+    code = "security.credential"
+
+
 class CipherSelfTestError(CriticalError):
     """The cipher does not do what it must; nothing may be sealed with it."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from protocol.records import Plain
 from services.data.model import PostgresSettings
+from services.security.credentials_model import TlsFiles
 from services.security.secrets.model import SecretsPartSettings
 
 
@@ -33,6 +34,7 @@ class SecuritySettings:
         audit_checkpoint_dir: ``security.audit.checkpointDir``; "" for none.
         audit_checkpoint_syslog: ``security.audit.checkpointSyslog``.
         secrets: the secrets that the configuration refers to, and where they are; None without.
+        credentials: certificates and keys that the node uses.
     """
 
     state_dir: str
@@ -43,6 +45,7 @@ class SecuritySettings:
     audit_checkpoint_dir: str = ""
     audit_checkpoint_syslog: bool = False
     secrets: SecretsPartSettings | None = None
+    credentials: tuple[TlsFiles, ...] = ()
 
 
 class Outcome(enum.Enum):

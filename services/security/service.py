@@ -48,7 +48,8 @@ class SecurityService(Service):
             on_change=self._publish_health,
             start=self._start,
         )
-        credentials = CredentialsPart(level)
+        credentials, tokens = CredentialsPart(level), TokensPart(level)
+        credentials.watch_tokens(tokens.calls()["token.list"])
         self._encryption = EncryptionPart(level)
         self._audit = AuditPart(level, credentials, self._encryption)
         self._parts: tuple[Part, ...] = (
@@ -56,7 +57,7 @@ class SecurityService(Service):
             SecretsPart(level),
             self._encryption,
             self._audit,
-            TokensPart(level),
+            tokens,
         )
         try:
             for part in self._parts:
