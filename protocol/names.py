@@ -13,10 +13,11 @@ socket's path holds at most 107 bytes, in /tmp.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
+
+from protocol.sha256 import sha256
 
 ROOT = "novacron"
 OPERATOR = "operator"
@@ -78,7 +79,7 @@ def choose_run_dir(state_dir: Path, runtime: Path = Path("/run")) -> Path:
         runtime: the system's directory for such things; in memory, so that making a socket never
             waits for the disk.
     """
-    name = f"novacron-{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]}"
+    name = f"novacron-{sha256(os.fsencode(state_dir)).hexdigest()[:12]}"
     if os.access(runtime, os.W_OK):
         return runtime / name
     direct = state_dir / "run"

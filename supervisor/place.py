@@ -6,9 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
-import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -51,6 +49,8 @@ class Place:
 
     def __enter__(self) -> Self:
         if self._given is None:
+            import tempfile  # with shutil and two compressors; most trees have a directory
+
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         else:
             self.path = make(Path(self._given).absolute(), 0o711)
@@ -72,6 +72,8 @@ class Place:
             self._leave_run_dir()
             os.close(self.lock)
         if self._is_temporary:
+            import shutil
+
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _make_run_dir(self, *, was_ours: bool) -> Path:

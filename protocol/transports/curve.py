@@ -10,8 +10,6 @@ Source: ZeroMQ RFC 26 (CurveZMQ) and RFC 27 (ZAP).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from zmq.utils import z85
 from protocol import names
 from protocol.dataclass import dataclass
 from protocol.errors import AccessDeniedError, PeerUnavailableError
+from protocol.sha256 import hmac_sha256
 
 ZAP_DOMAIN = b"novacron"
 _ZAP_VERSION = b"1.0"
@@ -46,14 +45,14 @@ def key_pair(tree_secret: bytes, child_id: str) -> KeyPair:
         tree_secret: 32 bytes that only the supervisor of the child and those above it know.
         child_id: the child's id among its siblings.
     """
-    seed = hmac.digest(tree_secret, b"curve key\0" + child_id.encode(), hashlib.sha256)
+    seed = hmac_sha256(tree_secret, b"curve key\0" + child_id.encode())
     secret = z85.encode(seed)
     return KeyPair(public=zmq.curve_public(secret), secret=secret)
 
 
 def subtree_secret(tree_secret: bytes, child_id: str) -> bytes:
     """The secret from which a nested supervisor derives its own children's keys; 32 bytes."""
-    return hmac.digest(tree_secret, b"subtree\0" + child_id.encode(), hashlib.sha256)
+    return hmac_sha256(tree_secret, b"subtree\0" + child_id.encode())
 
 
 def publish(run: Path, path: str, public: bytes) -> None:

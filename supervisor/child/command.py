@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -131,12 +130,24 @@ def _find(program: str) -> str:
     Raises:
         ProgramError: there is none, or it can't be executed.
     """
-    found = shutil.which(program, path=PATH)
+    found = _which(program)
     if found is None:
         raise ProgramError(f"{program}: {_why_not(Path(program))}")
     if problem := _problem(found):
         raise ProgramError(f"{found}: {problem}")
     return found
+
+
+def _which(program: str) -> str | None:
+    """As shutil's, whose module brings two compressors with it."""
+    if "/" in program:
+        return program if _is_executable(program) else None
+    places = (f"{directory}/{program}" for directory in PATH.split(":"))
+    return next(filter(_is_executable, places), None)
+
+
+def _is_executable(file: str) -> bool:
+    return os.access(file, os.X_OK) and not Path(file).is_dir()
 
 
 def _why_not(program: Path) -> str:

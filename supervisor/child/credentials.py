@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,6 +64,8 @@ def create(target: Path, credentials: Plain, *, owner: tuple[int, int] | None) -
 
 def remove(target: Path) -> None:
     """Take them away; nothing happens where there are none."""
+    import shutil  # with two compressors; few programs get any
+
     with contextlib.suppress(FileNotFoundError):
         target.chmod(0o700)  # of our own user without the right to pass over modes
         shutil.rmtree(target)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, Self
 
@@ -206,6 +205,8 @@ def _serve_forked(
         launcher.serve(theirs, root_pid, title, exempt)
         code = 0
     except BaseException:  # noqa: BLE001 - as said
+        import traceback
+
         traceback.print_exc()
     finally:
         os._exit(code)
