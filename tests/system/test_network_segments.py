@@ -190,10 +190,22 @@ def test_forged_addresses_are_dropped_before_anybody_learns_them(tmp_path: Path)
         for frame, is_seen in ((honest, True), (stolen, False), (other_mac, False)):
             sender.send(frame)
             assert sees(sniffer, frame[14:]) is is_seen
-        sender.send(ether(liar.mac, BROADCAST, 0x88CC) + b"neither IP nor ARP" + bytes(40))
-        assert not sees(sniffer, b"neither IP nor ARP")
+        tagged = udp_frame(
+            macs=(liar.mac, other.mac),
+            addresses=(liar.address, other.address),
+            ports=(9, 9),
+            payload=b"in another VLAN",
+        )
+        kinds = (
+            (ether(liar.mac, BROADCAST, 0x88CC) + b"neither IP nor ARP" + bytes(40), False),
+            (tagged[:12] + b"\x81\x00\x00\x05" + tagged[12:], False),
+            (ether(liar.mac, BROADCAST, 0x8035) + b"here I am" + bytes(40), True),
+        )
+        for frame, is_seen in kinds:
+            sender.send(frame)
+            assert sees(sniffer, frame[-20:]) is is_seen
         assert "52:54:00:00:00:77" not in _learnt()
-        assert host.drops("spoof", liar) == 5
+        assert host.drops("spoof", liar) == 6
 
     on_host(tmp_path, 2, scenario)
 
@@ -551,7 +563,8 @@ def foreign_rules() -> str:
         timeout=20,
     )
     tables = done.stdout.split("\ntable ")
-    return "\ntable ".join(t.strip() for t in tables if "bridge novacron-segments" not in t.split("{")[0])
+    ours = "bridge novacron-segments"
+    return "\ntable ".join(t.strip() for t in tables if ours not in t.split("{")[0])
 
 
 def test_tables_of_others_stay_byte_for_byte(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ DROPPED = ("dropped-spoof", "dropped-out", "dropped-in")
 # A flow takes some 150 bytes of the kernel's memory.
 FLOWS_MAX = 131_072
 SENDERS_MAX = 8192
+# QEMU sends such frames for a guest that has moved here; nobody believes what is in them.
+_RARP = 0x8035
 # Until the other side has answered; then as long as it goes on answering.
 FLOW_NEW_S = 60
 FLOW_TCP_S = 3600
@@ -130,6 +132,8 @@ def _source() -> Chain:
     for kind, chain in (("arp", "source-arp"), ("ip", "source4"), ("ip6", "source6")):
         matches = (Among(Field.ETHER_TYPE, (kind,)),)
         rules.append(Rule(matches, action=Jump(chain, is_final=True)))
+    announced = (Among(Field.ETHER_TYPE, (_RARP,)),)
+    rules.append(Rule(announced, action=Verdict.ACCEPT, comment="tells bridges where it is"))
     rules.append(Rule(action=_SPOOFED, comment="neither ARP, IPv4 nor IPv6"))
     return Chain(tuple(rules))
 
@@ -167,7 +171,8 @@ def _source4() -> Chain:
 def _source6() -> Chain:
     listeners = (_UNSPECIFIED, Among(Field.ICMP6_TYPE, (131, 132, 143)))
     own = InSet((Field.IN_NAME, Field.IP6_SOURCE), "sources6")
-    router = (Among(Field.ICMP6_TYPE, (134, 137)),)
+    # Listener queries too: who sends them decides where multicast goes.
+    router = (Among(Field.ICMP6_TYPE, (130, 134, 137)),)
     neighbours = (Among(Field.ICMP6_TYPE, (135, 136)),)
     return Chain(
         (
@@ -216,7 +221,7 @@ def _checked(guarded: tuple[str, ...]) -> Chain:
             action=Jump("dropped-in", is_final=True),
             comment="not for this guest",
         ),
-        Rule((Among(Field.ETHER_TYPE, ("arp",)),), action=Verdict.ACCEPT),
+        Rule((Among(Field.ETHER_TYPE, ("arp", _RARP)),), action=Verdict.ACCEPT),
         Rule((Among(Field.ICMP6_TYPE, _ND_AND_MLD),), action=Verdict.ACCEPT),
         *_dhcp(),
         Rule(action=Jump("flows")),
