@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, str] = {
     "net": "services.ctl.commands.net",
     "token": "services.ctl.commands.token",
     "secrets": "services.ctl.commands.secrets",
+    "credentials": "services.ctl.commands.credentials",
     "completion": "services.ctl.commands.completion",
 }
 # Codes of a node that knows who asks and does not let them.
