@@ -34,9 +34,10 @@ _COMMANDS: Mapping[str, str] = {
     "dwcp": "services.ctl.commands.dwcp",
     "db": "services.ctl.commands.db",
     "net": "services.ctl.commands.net",
+    "audit": "services.ctl.commands.audit",
     "token": "services.ctl.commands.token",
-    "secrets": "services.ctl.commands.secrets",
     "credentials": "services.ctl.commands.credentials",
+    "secrets": "services.ctl.commands.secrets",
     "completion": "services.ctl.commands.completion",
 }
 # Codes of a node that knows who asks and does not let them.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable
 
@@ -15,6 +14,7 @@ from services.ctl.errors import CtlError
 from services.ctl.logentry import SEVERITIES, Entry
 from services.ctl.logfiles import Source
 from services.ctl.logline import clock, render_log
+from services.ctl.moments import Moment
 from services.ctl.operate import complete_component
 from services.ctl.session import Session, examples, node_options
 from services.ctl.styled import Line, Span, Tone, line, printable
@@ -22,30 +22,6 @@ from services.ctl.styled import Line, Span, Tone, line, printable
 _LINES_DEFAULT = 50
 # Files have no event to wait for that the standard library offers; a person does not see 0.2 s.
 _FOLLOW_PERIOD_S = 0.2
-_AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class _Moment(click.ParamType[float]):
-    """``5m`` ago, or a local date and time; becomes Unix time."""
-
-    name = "moment"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Turn the text into Unix time."""
-        import datetime as dt
-
-        text = str(value)
-        if found := _AGO.fullmatch(text):
-            return time.time() - float(found[1]) * _UNITS_S[found[2]]
-        try:
-            return dt.datetime.fromisoformat(text).timestamp()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{text!r} is neither an age such as 90s, 5m, 4h, 2d nor an ISO time", param, ctx
-            )
 
 
 @click.command(
@@ -68,7 +44,7 @@ class _Moment(click.ParamType[float]):
     help=f"The last N entries (default {_LINES_DEFAULT}; all, with --since).",
 )
 @click.option(
-    "--since", type=_Moment(), metavar="WHEN", help="From then on: 90s, 5m, 4h, 2d, or an ISO time."
+    "--since", type=Moment(), metavar="WHEN", help="From then on: 90s, 5m, 4h, 2d, or an ISO time."
 )
 @click.option(
     "--level",
