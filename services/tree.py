@@ -262,6 +262,16 @@ class _Builder:
             preload=("psycopg", "services.security.service"),
         )
 
+    def _audit_settings(self) -> dict[str, Plain]:
+        audit = self._config.security.audit
+        directory = audit.checkpoint_dir
+        return {
+            "audit_enabled": audit.enabled,
+            "audit_retention_days": audit.retention_days,
+            "audit_checkpoint_dir": "" if directory is None else str(directory),
+            "audit_checkpoint_syslog": audit.checkpoint_syslog,
+        }
+
     def _core(self) -> ChildSpec:
         children = [self._network(), self._vm()]
         if self._config.dwcp.enabled:
