@@ -51,16 +51,23 @@ class CredentialsPart(Part):
 
     Args:
         level: what all parts share.
+        look_period_s: how often files are looked at for changes.
         clock_s: Unix time.
     """
 
     step = 1
     name = "credentials"
 
-    def __init__(self, level: Level, *, clock_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        level: Level,
+        *,
+        look_period_s: float = LOOK_PERIOD_S,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
         self._level = level
         self._context = level.context
-        self._clock_s = clock_s
+        self._look_period_s, self._clock_s = look_period_s, clock_s
         self._connection: Connection | None = None
         self._found: dict[str, Credential] = {}
         self._checked_s = 0.0
@@ -125,7 +132,7 @@ class CredentialsPart(Part):
     async def _run(self) -> None:
         due_s = time.monotonic() + CHECK_PERIOD_S
         while True:
-            await asyncio.sleep(LOOK_PERIOD_S)
+            await asyncio.sleep(self._look_period_s)
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + CHECK_PERIOD_S
                 await self._check_all()
