@@ -3,17 +3,13 @@
 Without Redis it is degraded and goes on: the cache lives in memory, the status is stored and
 events are published again once Redis is back. A caller never gets an error because of Redis.
 
-Calls:
+Calls, see cache_records.py; services use cache_client.py:
 
-    cache.get     {"key"} -> {"found", "value"}
-    cache.set     {"key", "value", "ttl_s"} -> {}
-    cache.delete  {"key"} -> {"deleted"}
-    cache.status  nothing -> CacheStatus
-
-The cache belongs to the node, and this process is its only writer: memory answers first, Redis
-has what does not fit and what an earlier process of the node kept. Its keys carry an epoch. After
-a loss a new one begins, so that what was deleted in between can't come back; entries of earlier
-epochs end by their time to live.
+    cache.get      GetRequest -> GetReply
+    cache.set      SetRequest -> {"is_stored"}
+    cache.delete   KeyRequest -> {"is_deleted"}
+    cache.abandon  AbandonRequest -> {}
+    cache.status   nothing -> CacheStatus
 
 Events: ``cache:lost`` (reason), ``cache:recovered`` (duration_s).
 """
@@ -24,24 +20,31 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from protocol import codec
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.journal import JournalPage
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
 from services.data.background import BackgroundTasks
-from services.data.errors import CacheLimitError
+from services.data.cache_records import (
+    AbandonRequest,
+    CacheStatus,
+    GetRequest,
+    KeyRequest,
+    SetRequest,
+    check_get,
+)
+from services.data.cache_store import CacheStore
 from services.data.journal_reader import follow, read_status
-from services.data.local_cache import LocalCache
 from services.data.model import CacheSettings
 from services.data.node_mirror import (
     EVENTS_CHANNEL,
+    HEALTH_CHANNEL,
     MirrorUpdate,
     NodeMirror,
     components_key,
@@ -51,49 +54,18 @@ from services.data.redis_link import RedisLink, RedisUnavailableError
 from services.data.retry import RetryPolicy, retry_pause_s
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
-KEY_LENGTH_MAX = 256
-VALUE_BYTES_MAX = 64 * 1024
-TTL_MAX_S = 24 * 3600.0
-# Memory for the fallback: far below what the process itself takes.
-ENTRIES_MAX = 4096
-BYTES_MAX = 8 * 1024 * 1024
 # A node that is up renews its status with each page of the journal, at least every 20 s.
 STATUS_TTL_S = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRequest:
-    """Body of ``cache.get`` and ``cache.delete``."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetRequest:
-    """Body of ``cache.set``; the value ends after ``ttl_s``."""
-
-    key: str
-    value: Plain
-    ttl_s: float = 300.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStatus:
-    """What ``cache.status`` answers; entries and bytes are those in memory."""
-
-    is_connected: bool
-    entries: int
-    size_bytes: int
-    evictions: int
-    losses: int
+# The answer still has to travel before the caller's own deadline.
+_ANSWER_MARGIN_S = 0.2
+# A connection that was lost is listened on again at once; what fails so often will go on failing.
+_LISTEN_ATTEMPTS = 3
 
 
 class CacheService(Service):
     """Mirrors the node to Redis and caches for other processes."""
 
     def __init__(self) -> None:
-        self._local = LocalCache(entries_max=ENTRIES_MAX, bytes_max=BYTES_MAX)
-        self._epoch = ""
         self._losses = 0
         self._reason = ""
 
@@ -104,6 +76,7 @@ class CacheService(Service):
         self._settings = from_wire(CacheSettings, context.settings)
         node_id = self._settings.node_id
         self._link = RedisLink(self._settings.redis, name=f"novacron:{context.path}")
+        self._store = CacheStore(node_id, self._link, self._count_get)
         self._mirror = NodeMirror(node_id)
         self._epoch_key = f"novacron:node:{node_id}:cache-epoch"
         try:
@@ -112,6 +85,7 @@ class CacheService(Service):
         except RedisUnavailableError as exc:
             self._lose(str(exc))
         self._background.start(self._stay_connected())
+        self._background.start(self._stay_listening())
         self._background.start(follow(context, self._take_page))
 
     def calls(self) -> Mapping[str, CallHandler]:
@@ -120,12 +94,13 @@ class CacheService(Service):
             "cache.get": self._get,
             "cache.set": self._set,
             "cache.delete": self._delete,
+            "cache.abandon": self._abandon,
             "cache.status": self._status,
         }
 
     async def check(self) -> Health:
         """As it is: the link is tried all the time."""
-        if self._link.is_up:
+        if self._link.is_up and not self._reason:
             return HEALTHY
         return Health(HealthState.DEGRADED, self._reason or "Redis is not connected")
 
@@ -143,20 +118,20 @@ class CacheService(Service):
             pipe.get(self._epoch_key)
             pipe.get(status_key(node_id))
             _, epoch, status = await pipe.execute()
-        self._epoch = (epoch or fresh.encode()).decode(errors="replace")
+        self._store.epoch = (epoch or fresh.encode()).decode(errors="replace")
         if status is not None:
             self._mirror.published_to(status.decode(errors="replace"))
 
     async def _greet_again(self, client: Redis) -> None:
         """Begin a new epoch and fill it with what memory holds."""
-        self._epoch = uuid.uuid4().hex
+        self._store.epoch = uuid.uuid4().hex
         async with client.pipeline(transaction=False) as pipe:
-            pipe.set(self._epoch_key, self._epoch)
-            for key, value, remaining_s in self._local.items(time.monotonic()):
-                pipe.set(self._redis_key(key), value, px=max(1, int(remaining_s * 1000)))
+            pipe.set(self._epoch_key, self._store.epoch)
+            self._store.refill(pipe)
             if update := self._mirror.whole(time.time()):
                 self._queue(pipe, update)
             await pipe.execute()
+        await self._store.settle(client)
 
     async def _stay_connected(self) -> None:
         settings = self._settings.redis
@@ -183,6 +158,33 @@ class CacheService(Service):
                     self._degrade(str(exc))
             self._recover(time.monotonic() - lost)
 
+    async def _stay_listening(self) -> None:
+        """Hear of other nodes' changes as long as Redis is there."""
+        settings = self._settings.redis
+        policy = RetryPolicy(
+            attempts=None, initial_s=settings.retry_initial_s, max_s=settings.retry_max_s
+        )
+        failed = 0
+
+        def begun() -> None:
+            nonlocal failed
+            failed = 0
+            if self._link.is_up:
+                self._reason = ""
+                self._context.set_health(HEALTHY)
+
+        while True:
+            await self._link.wait_up()
+            try:
+                await self._store.listen(begun)
+            except RedisUnavailableError as exc:
+                failed += 1
+                self._context.log.warning("redis_not_listening", reason=str(exc))
+                if self._link.is_up and failed >= _LISTEN_ATTEMPTS:
+                    self._reason = f"{exc}; changes that other nodes make are not heard"
+                    self._context.set_health(Health(HealthState.DEGRADED, self._reason))
+            await asyncio.sleep(retry_pause_s(policy, max(1, failed)) or settings.retry_max_s)
+
     def _recover(self, duration_s: float) -> None:
         self._reason = ""
         self._context.log.info("redis_connected", duration_s=duration_s)
@@ -201,14 +203,14 @@ class CacheService(Service):
 
     async def _take_page(self, page: JournalPage) -> None:
         status = await read_status(self._context) if page.lost else None
-        await self._store(self._mirror.apply(page, now_s=time.time(), status=status))
+        await self._store_status(self._mirror.apply(page, now_s=time.time(), status=status))
         for name, value in (
             ("novacron_cache_connected", float(self._link.is_up)),
-            ("novacron_cache_entries", float(self._local.statistics().entries)),
+            ("novacron_cache_entries", float(self._store.statistics()[0].entries)),
         ):
             self._context.measure(MetricSample(MetricKind.GAUGE, name, value))
 
-    async def _store(self, update: MirrorUpdate) -> None:
+    async def _store_status(self, update: MirrorUpdate) -> None:
         async def store(client: Redis) -> None:
             async with client.pipeline(transaction=True) as pipe:
                 self._queue(pipe, update)
@@ -230,82 +232,43 @@ class CacheService(Service):
             mapping: dict[Any, Any] = dict(update.components)  # Any: redis's own unions
             pipe.hset(key, mapping=mapping)
         pipe.expire(key, STATUS_TTL_S)
+        for change in update.changes:
+            pipe.publish(HEALTH_CHANNEL, change)
         for event in update.events:
             pipe.publish(EVENTS_CHANNEL, event)
 
     async def _get(self, request: Request) -> Plain:
-        key = _checked_key(from_wire(KeyRequest, request.body).key)
-        value = self._local.get(key, time.monotonic())
-        if value is None:
-            value = await self._read(key)
-        self._count("novacron_cache_requests_total", 1, result="miss" if value is None else "hit")
-        if value is None:
-            return {"found": False, "value": None}
-        return {"found": True, "value": codec.decode(value)}
-
-    async def _read(self, key: str) -> bytes | None:
-        async def read(client: Redis) -> bytes | None:
-            found = await client.get(self._redis_key(key))
-            return found if isinstance(found, bytes) else None
-
-        try:
-            return await self._link.run(read)
-        except RedisUnavailableError:
-            return None
+        body = from_wire(GetRequest, request.body)
+        check_get(body)
+        wait_s = min(body.wait_s, max(0.0, request.remaining_s - _ANSWER_MARGIN_S))
+        return to_wire(await self._store.get(replace(body, wait_s=wait_s)))
 
     async def _set(self, request: Request) -> Plain:
-        body = from_wire(SetRequest, request.body)
-        key = _checked_key(body.key)
-        value = codec.encode(body.value)
-        if len(value) > VALUE_BYTES_MAX:
-            raise CacheLimitError(f"the value has {len(value)} bytes; at most {VALUE_BYTES_MAX}")
-        if not 0 < body.ttl_s <= TTL_MAX_S:
-            raise CacheLimitError(f"ttl_s is {body.ttl_s:g}; more than 0, at most {TTL_MAX_S:g}")
-        self._local.set(key, value, ttl_s=body.ttl_s, now_s=time.monotonic())
-
-        async def write(client: Redis) -> None:
-            await client.set(self._redis_key(key), value, px=max(1, int(body.ttl_s * 1000)))
-
-        try:
-            await self._link.run(write)
-        except RedisUnavailableError:
-            self._context.log.debug("cached_in_memory_only")
-        return {}
+        return {"is_stored": await self._store.set(from_wire(SetRequest, request.body))}
 
     async def _delete(self, request: Request) -> Plain:
-        key = _checked_key(from_wire(KeyRequest, request.body).key)
-        is_deleted = self._local.delete(key)
+        return {"is_deleted": await self._store.delete(from_wire(KeyRequest, request.body))}
 
-        async def delete(client: Redis) -> int:
-            count: int = await client.unlink(self._redis_key(key))
-            return count
-
-        try:
-            is_deleted = bool(await self._link.run(delete)) or is_deleted
-        except RedisUnavailableError:
-            self._context.log.debug("deleted_in_memory_only")
-        return {"deleted": is_deleted}
+    async def _abandon(self, request: Request) -> Plain:
+        await self._store.abandon(from_wire(AbandonRequest, request.body))
+        return {}
 
     async def _status(self, _request: Request) -> Plain:
-        local = self._local.statistics()
+        local, loads = self._store.statistics()
         return to_wire(
             CacheStatus(
                 is_connected=self._link.is_up,
+                is_listening=self._store.is_listening,
                 entries=local.entries,
                 size_bytes=local.size_bytes,
                 evictions=local.evictions,
                 losses=self._losses,
+                loads=loads,
             )
         )
 
-    def _redis_key(self, key: str) -> str:
-        return f"novacron:node:{self._settings.node_id}:cache:{self._epoch}:{key}"
+    def _count_get(self, result: str) -> None:
+        self._count("novacron_cache_requests_total", 1, result=result)
 
     def _count(self, name: str, value: float, **labels: str) -> None:
         self._context.measure(MetricSample(MetricKind.COUNTER, name, value, labels))
-
-
-def _checked_key(key: str) -> str:
-    if not 0 < len(key) <= KEY_LENGTH_MAX:
-        raise CacheLimitError(f"the key has {len(key)} characters; 1 to {KEY_LENGTH_MAX}")
-    return key

@@ -1,6 +1,7 @@
 """A bounded cache in memory, where every entry ends by itself.
 
-Bounded in entries and in bytes; what was used longest ago goes first. Time is an argument.
+Bounded in entries and in bytes; what was used longest ago goes first. Time is an argument. An
+entry is fresh for its time to live, and may be kept for some time after that as a stale one.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# What an entry takes beside its key and value: the objects around them, and the dictionary's slot.
+ENTRY_OVERHEAD_BYTES = 256
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     value: bytes
     ends_s: float
+    gone_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,7 @@ class LocalCache:
 
     Args:
         entries_max: most entries.
-        bytes_max: most bytes, keys and values together.
+        bytes_max: most bytes: keys, values and what is around them.
     """
 
     def __init__(self, *, entries_max: int, bytes_max: int) -> None:
@@ -44,17 +49,18 @@ class LocalCache:
 
     def get(self, key: str, now_s: float) -> bytes | None:
         """The value, or None when there is none or it has ended."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.ends_s <= now_s:
-            self.delete(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry.value
+        entry = self._find(key, now_s)
+        return entry.value if entry is not None and entry.ends_s > now_s else None
 
-    def set(self, key: str, value: bytes, *, ttl_s: float, now_s: float) -> None:
-        """Keep a value for ``ttl_s``; others give way where there is no room."""
+    def get_stale(self, key: str, now_s: float) -> bytes | None:
+        """The value, also one that has ended and is kept for a while."""
+        entry = self._find(key, now_s)
+        return entry.value if entry is not None else None
+
+    def set(
+        self, key: str, value: bytes, *, ttl_s: float, now_s: float, stale_s: float = 0.0
+    ) -> None:
+        """Keep a value for ``ttl_s`` and then ``stale_s``; others give way if there is no room."""
         self.delete(key)
         size = _size(key, value)
         if size > self._bytes_max:
@@ -65,7 +71,7 @@ class LocalCache:
             oldest, entry = self._entries.popitem(last=False)
             self._bytes -= _size(oldest, entry.value)
             self._evictions += entry.ends_s > now_s
-        self._entries[key] = _Entry(value, now_s + ttl_s)
+        self._entries[key] = _Entry(value, now_s + ttl_s, now_s + ttl_s + stale_s)
         self._bytes += size
 
     def delete(self, key: str) -> bool:
@@ -75,6 +81,11 @@ class LocalCache:
             return False
         self._bytes -= _size(key, entry.value)
         return True
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Forget all values whose key begins so."""
+        for key in [key for key in self._entries if key.startswith(prefix)]:
+            self.delete(key)
 
     def items(self, now_s: float) -> Iterator[tuple[str, bytes, float]]:
         """Key, value and remaining seconds of what has not ended."""
@@ -88,6 +99,16 @@ class LocalCache:
             entries=len(self._entries), size_bytes=self._bytes, evictions=self._evictions
         )
 
+    def _find(self, key: str, now_s: float) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.gone_s <= now_s:
+            self.delete(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
 
 def _size(key: str, value: bytes) -> int:
-    return len(key) + len(value)
+    return len(key.encode()) + len(value) + ENTRY_OVERHEAD_BYTES

@@ -7,6 +7,8 @@ Shapes, all JSON; ``<id>`` is the node's:
                                    "failure", "pid", "restarts", "seq", "updated_s"}
     channel novacron:events        {"node_id", "boot_id", "seq", "time_s", "name", "component",
                                    "correlation", "fields"}, one per journal record
+    channel novacron:health        {"node_id", "component"} of each state that changed, "" for the
+                                   node's own: the same as PostgreSQL notifies
 
 ``seq`` is the journal's. Events come at least once; (boot_id, seq) tells them apart.
 """
@@ -14,6 +16,7 @@ Shapes, all JSON; ``<id>`` is the node's:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol.messages.journal import JournalPage, JournalRecord
@@ -22,6 +25,7 @@ from services.data import health_rows
 from services.data.health_rows import ComponentRow, NodeRow
 
 EVENTS_CHANNEL = "novacron:events"
+HEALTH_CHANNEL = "novacron:health"
 
 
 def status_key(node_id: str) -> str:
@@ -42,12 +46,14 @@ class MirrorUpdate:
         status: the node's document.
         components: documents by path.
         is_whole: ``components`` is all there are; others are to be forgotten.
+        changes: of states, to be published.
         events: in order.
     """
 
     status: str
     components: dict[str, str]
     is_whole: bool
+    changes: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
 
 
@@ -82,6 +88,7 @@ class NodeMirror:
         self, page: JournalPage, *, now_s: float, status: NodeStatus | None = None
     ) -> MirrorUpdate:
         """Take in a page, and everything where it follows a gap."""
+        before = self._node.state if self._node is not None else ""
         is_new_boot = page.boot_id != self._boot_id
         if is_new_boot:
             self._boot_id, self._node, self._components = page.boot_id, None, {}
@@ -98,6 +105,7 @@ class NodeMirror:
             status=self._status_document(now_s),
             components=changed,
             is_whole=is_new_boot or status is not None,
+            changes=self._changes(changed, before),
             events=self._unpublished(page),
         )
 
@@ -109,6 +117,14 @@ class NodeMirror:
             status=self._status_document(now_s),
             components=dict(self._components),
             is_whole=True,
+        )
+
+    def _changes(self, components: Iterable[str], before: str) -> tuple[str, ...]:
+        names = [*components]
+        if self._node is not None and self._node.state != before:
+            names.append("")
+        return tuple(
+            json.dumps({"node_id": self._node_id, "component": component}) for component in names
         )
 
     def _unpublished(self, page: JournalPage) -> tuple[str, ...]:

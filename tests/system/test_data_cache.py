@@ -13,7 +13,8 @@ import redis
 
 from protocol.messages.health import HealthState
 from protocol.records import Plain
-from services.data.cache_service import VALUE_BYTES_MAX, CacheService
+from services.data.cache_records import VALUE_BYTES_MAX
+from services.data.cache_service import CacheService
 from services.data.errors import CacheLimitError
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
@@ -22,6 +23,7 @@ from tests.fixtures.memory_journal import MemoryJournal
 
 pytestmark = pytest.mark.redis
 WAIT_S = 10.0
+MISS = {"found": False, "value": None, "is_absent": False, "is_stale": False, "load": ""}
 
 
 class Node:
@@ -155,16 +157,16 @@ def test_cached_value_comes_back_and_survives_the_process(redis_server: RedisSer
     value = {"raw": b"\x00", "list": [1, None]}
 
     async def first(node: Node) -> None:
-        assert await node.call("cache.get", key="a") == {"found": False, "value": None}
+        assert await node.call("cache.get", key="a") == MISS
         await node.call("cache.set", key="a", value=value, ttl_s=60)
         await node.call("cache.set", key="b", value=2, ttl_s=60)
-        assert await node.call("cache.delete", key="b") == {"deleted": True}
+        assert await node.call("cache.delete", key="b") == {"is_deleted": True}
 
     async def second(node: Node) -> None:
-        assert await node.call("cache.get", key="a") == {"found": True, "value": value}
+        assert await node.call("cache.get", key="a") == {**MISS, "found": True, "value": value}
         assert not (await node.call("cache.get", key="b"))["found"]
-        assert await node.call("cache.delete", key="a") == {"deleted": True}
-        assert await node.call("cache.delete", key="a") == {"deleted": False}
+        assert await node.call("cache.delete", key="a") == {"is_deleted": True}
+        assert await node.call("cache.delete", key="a") == {"is_deleted": False}
 
     run(redis_server.socket, first, second)
 
@@ -213,7 +215,7 @@ def test_without_redis_the_cache_is_degraded_and_works() -> None:
         node.journal.add("component:state", "api", state="healthy")
         await node.call("cache.set", key="a", value=1)
         assert (await node.call("cache.get", key="a"))["value"] == 1
-        assert (await node.call("cache.delete", key="a"))["deleted"]
+        assert (await node.call("cache.delete", key="a"))["is_deleted"]
         assert not (await node.call("cache.status"))["is_connected"]
 
     started = time.monotonic()
@@ -258,7 +260,7 @@ def test_killed_redis_is_noticed_used_again_and_told_everything(
         await node.wait_health(HealthState.DEGRADED)
         node.journal.add("component:state", "api", state="healthy")
         await node.call("cache.set", key="a", value=2)
-        assert await node.call("cache.delete", key="gone") == {"deleted": True}
+        assert await node.call("cache.delete", key="gone") == {"is_deleted": True}
 
         await asyncio.to_thread(redis_server.start)
         await node.wait_health(HealthState.HEALTHY)

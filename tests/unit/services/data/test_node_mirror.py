@@ -33,6 +33,11 @@ def test_page_becomes_status_components_and_events() -> None:
     assert [json.loads(event)["seq"] for event in update.events] == [1, 2]
     assert json.loads(update.events[0])["node_id"] == "n1"
     assert update.is_whole
+    changes = [json.loads(change) for change in update.changes]
+    assert changes == [
+        {"node_id": "n1", "component": "data/cache"},
+        {"node_id": "n1", "component": ""},
+    ]
 
 
 def test_later_page_stores_what_changed_only() -> None:
@@ -43,6 +48,7 @@ def test_later_page_stores_what_changed_only() -> None:
     update = mirror.apply(JournalPage(boot_id="b1", records=(), next=2), now_s=2.0)
 
     assert update.components == {}
+    assert update.changes == ()
     assert not update.is_whole
     assert update.events == ()
     assert json.loads(update.status)["updated_s"] == 2.0
