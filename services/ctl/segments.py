@@ -163,6 +163,11 @@ def _parse(text: str, place: str) -> Plain:
 
     try:
         # Every scalar as it stands: to YAML 1.1, 52:54:00:00:00:01 is a number to the base 60.
+        for event in yaml.parse(text, Loader=yaml.CBaseLoader):
+            # Aliases make a short text large, or endless.
+            if getattr(event, "anchor", None) is not None:
+                number = event.start_mark.line + 1
+                raise UsageError(f"{place}: line {number} has an anchor or alias; write the value")
         node = yaml.compose(text, Loader=yaml.CBaseLoader)
         if node is None:
             raise UsageError(f"{place}: it is empty")

@@ -35,7 +35,7 @@ def stopped(tmp_path: Path) -> Path:
     "command",
     [
         *("status", "tree", "nodes", "top", "explain", "trace", "restart", "stop", "start"),
-        *("logs", "events", "boot", "dwcp", "completion"),
+        *("logs", "events", "boot", "dwcp", "net", "completion"),
     ],
 )
 def test_every_command_has_help(command: str) -> None:
