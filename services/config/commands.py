@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from protocol.records import Plain
+from services.config.credentials import examine
 from services.config.errors import ConfigError
 from services.config.loader import LoadedConfig, load
 from services.config.locate import config_dir as locate_config_dir
@@ -61,7 +62,8 @@ def check(
     """Check files and variables; exit 2 when something is wrong.
 
     Every problem is listed with file and line, what was found and what is expected. What only
-    this host can tell (CPUs, RDMA devices) is checked too.
+    this host can tell (CPUs, RDMA devices, certificates and keys) is checked too. Secrets of
+    providers are not fetched.
 
     \b
     Examples:
@@ -70,6 +72,10 @@ def check(
       novacron config check --json
     """  # noqa: D301 - click reads \b as "keep these lines"
     loaded = _load(config_dir, environment, state_dir, as_json=as_json)
+    problems, found = examine(loaded.config, loaded.origins)
+    if problems:
+        _refuse(ConfigError(problems), as_json=as_json)
+    notes = (*loaded.notes, *found)
     if as_json:
         _print_json(
             {
@@ -77,13 +83,13 @@ def check(
                 "environment": loaded.config.environment,
                 "files": [str(path) for path in loaded.files],
                 "problems": [],
-                "notes": [note.plain() for note in loaded.notes],
+                "notes": [note.plain() for note in notes],
             }
         )
         return
     names = " and ".join(str(path) for path in loaded.files)
     click.echo(f"valid: environment {loaded.config.environment}, from {names}")
-    for note in loaded.notes:
+    for note in notes:
         click.echo(f"note: {note}")
 
 

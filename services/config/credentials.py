@@ -9,6 +9,7 @@ from pathlib import Path
 from services.config.errors import ConfigError, Problem, ProblemKind
 from services.config.kinds import DatabaseMode
 from services.config.model import Config
+from services.config.notes import Note
 from services.config.origins import BUILT_IN, Origin
 from services.security.credentials_model import Credential, Severity, TlsFiles, TlsUse
 
@@ -35,26 +36,37 @@ def check_tls_files(config: Config) -> tuple[Credential, ...]:
     return tuple(check_files(it, now_s=now_s) for it in files)
 
 
+def examine(
+    config: Config, origins: Mapping[str, Origin]
+) -> tuple[tuple[Problem, ...], tuple[Note, ...]]:
+    """What is wrong with the certificates: what can't be used, and what is to be remarked on.
+
+    One that has run out is no problem: a node that is started at night with it comes up, and says
+    so.
+    """
+    keys = {it.name: it.keys[0] for it in tls_files(config)}
+    problems, notes = [], []
+    for credential in check_tls_files(config):
+        key = keys[credential.name]
+        for finding in credential.findings:
+            if finding.severity is Severity.ERROR:
+                expected = "a certificate and key that can be used"
+                origin = origins.get(key, BUILT_IN)
+                problems.append(
+                    Problem(ProblemKind.CREDENTIAL, origin, finding.message, expected, key)
+                )
+            else:
+                notes.append(Note(key, finding.message))
+    return tuple(problems), tuple(notes)
+
+
 def require_usable(config: Config, origins: Mapping[str, Origin]) -> None:
     """Refuse what can't be used, before anything begins to use it.
 
     Raises:
-        ConfigError: lists every finding that is an error. One that has run out is none: the node
-            starts with it and says so.
+        ConfigError: lists every finding that is an error.
     """
-    files = {it.name: it for it in tls_files(config)}
-    problems = [
-        Problem(
-            ProblemKind.CREDENTIAL,
-            origins.get(files[credential.name].keys[0], BUILT_IN),
-            finding.message,
-            "a certificate and key that can be used",
-            files[credential.name].keys[0],
-        )
-        for credential in check_tls_files(config)
-        for finding in credential.findings
-        if finding.severity is Severity.ERROR
-    ]
+    problems, _notes = examine(config, origins)
     if problems:
         raise ConfigError(problems)
 

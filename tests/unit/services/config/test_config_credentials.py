@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from services.config.credentials import require_usable, tls_files
+from services.config.commands import config_group
+from services.config.credentials import examine, require_usable, tls_files
 from services.config.errors import ConfigError, ProblemKind
 from services.security.credentials_model import TlsUse
 from tests.fixtures.certificates import DAY, authority, issue
@@ -75,3 +77,21 @@ def test_what_has_run_out_is_not(directory, tmp_path: Path) -> None:
     loaded = directory.load()
 
     require_usable(loaded.config, loaded.origins)
+    problems, (note,) = examine(loaded.config, loaded.origins)
+    assert problems == ()
+    assert (note.key, "has run out" in note.text) == ("api.tls.certFile", True)
+
+
+def test_config_check_looks_at_certificates(directory, tmp_path: Path) -> None:
+    """What a start would refuse, the check refuses, with the same exit code as for a bad key."""
+    write_api(directory, tmp_path, end=5 * DAY)
+    arguments = ["check", "--config-dir", str(directory.path), "--environment", "lab"]
+
+    good = CliRunner().invoke(config_group, arguments)
+    (tmp_path / "api.key").chmod(0o644)
+    bad = CliRunner().invoke(config_group, arguments)
+
+    assert good.exit_code == 0
+    assert "note: api.tls.certFile: api runs out in 5 days" in good.output
+    assert bad.exit_code == 2
+    assert "others may read" in bad.output
