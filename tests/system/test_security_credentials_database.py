@@ -31,8 +31,8 @@ from services.security.secrets.settings import SecretsSettings
 from services.security.secrets_part import SecretsPart
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
-from tests.fixtures.certificates import DAY, authority, issue
 from tests.fixtures.fix_postgres import PostgresDatabase
+from tests.fixtures.issued_certificates import DAY, authority, issue
 
 pytestmark = pytest.mark.postgres
 PASSWORD = "right"

@@ -19,7 +19,7 @@ from services.security.secrets.reference import parse_name
 from services.security.secrets.registry import Providers
 from services.security.secrets.settings import AzureSettings, SecretsSettings
 from tests.fixtures.azure_double import CLIENT_ID, CLIENT_SECRET, TENANT, AzureDouble
-from tests.fixtures.certificates import authority, issue
+from tests.fixtures.issued_certificates import authority, issue
 
 pytestmark = pytest.mark.process
 

@@ -20,7 +20,7 @@ from services.security.secrets.errors import (
 from services.security.secrets.reference import parse_name
 from services.security.secrets.registry import Providers
 from services.security.secrets.settings import SecretsSettings, VaultAuth, VaultSettings
-from tests.fixtures.certificates import authority, issue
+from tests.fixtures.issued_certificates import authority, issue
 from tests.fixtures.vault_double import ROLE_ID, SECRET_ID, VaultDouble
 
 pytestmark = pytest.mark.process

@@ -11,7 +11,7 @@ from services.config.commands import config_group
 from services.config.credentials import examine, require_usable, tls_files
 from services.config.errors import ConfigError, ProblemKind
 from services.security.credentials_model import TlsUse
-from tests.fixtures.certificates import DAY, authority, issue
+from tests.fixtures.issued_certificates import DAY, authority, issue
 
 ALL = """
 api:

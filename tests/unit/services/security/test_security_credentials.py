@@ -19,7 +19,7 @@ from services.security.credential_expiry import DAY_S, expiry_findings
 from services.security.credential_files import check_files, stamps
 from services.security.credentials import names_host
 from services.security.credentials_model import Severity, TlsFiles, TlsUse
-from tests.fixtures.certificates import DAY, Issued, authority, issue, new_key, pem_of
+from tests.fixtures.issued_certificates import DAY, Issued, authority, issue, new_key, pem_of
 
 HOUR = dt.timedelta(hours=1)
 
