@@ -15,6 +15,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -89,6 +90,7 @@ class RedisLink:
         """
         timeout_s = self._settings.connect_timeout_s + self._settings.timeout_s
         if self._settings.tls is not None:
+            _check_files(self._settings.tls)
             await self._client.aclose(close_connection_pool=True)
             self._client = _client(self._settings, self._name, size=self._settings.pool_size)
         found = await self._bounded(greet, timeout_s)
@@ -214,3 +216,12 @@ def _tls_options(tls: RedisTlsSettings) -> dict[str, Any]:  # Any: as above
         "ssl_keyfile": tls.key_file or None,
         "ssl_min_version": ssl.TLSVersion.TLSv1_2,
     }
+
+
+def _check_files(tls: RedisTlsSettings) -> None:
+    """Name the file that can't be read; the library would speak of the connection."""
+    for file in filter(None, (tls.ca_file, tls.cert_file, tls.key_file)):
+        try:
+            Path(file).open("rb").close()
+        except OSError as exc:
+            raise RedisUnavailableError(f"Redis: can't read {file}: {exc.strerror}") from exc
