@@ -149,7 +149,7 @@ class AuditPart(Part):
         return {
             "audit.append": self._append,
             "audit.verify": self._verify,
-            "audit.records": self._records,
+            "audit.tail": self._records,
             "audit.export": self._export,
         }
 

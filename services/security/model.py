@@ -4,7 +4,7 @@ Calls of the process ``security``:
 
     audit.append     AppendRequest -> {"seq": number or null}
     audit.verify     VerifyRequest -> VerifyReport
-    audit.records    RecordsRequest -> RecordsPage
+    audit.tail       RecordsRequest -> RecordsPage
     audit.export     ExportRequest -> ExportPage
     security.status  nothing -> SecurityStatus
 """

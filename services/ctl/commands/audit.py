@@ -171,14 +171,14 @@ def tail(
     client = session.client()
     try:
         page = _ask(
-            client, RecordsPage, "audit.records", RecordsRequest(limit=max(1, lines), filter=chosen)
+            client, RecordsPage, "audit.tail", RecordsRequest(limit=max(1, lines), filter=chosen)
         )
         _show(page.records if lines else (), as_json=as_json)
         after = page.after
         while follow:
             request = RecordsRequest(after=after, limit=_LINES_MAX, wait_s=_WAIT_S, filter=chosen)
             try:
-                page = _ask(client, RecordsPage, "audit.records", request, _WAIT_S + 5.0)
+                page = _ask(client, RecordsPage, "audit.tail", request, _WAIT_S + 5.0)
             except DeniedError:
                 raise
             except CtlError as exc:
