@@ -166,8 +166,9 @@ def _parse(text: str, place: str) -> Plain:
         for event in yaml.parse(text, Loader=yaml.CBaseLoader):
             # Aliases make a short text large, or endless.
             if getattr(event, "anchor", None) is not None:
-                number = event.start_mark.line + 1
-                raise UsageError(f"{place}: line {number} has an anchor or alias; write the value")
+                mark = event.start_mark
+                where = "" if mark is None else f"line {mark.line + 1} "
+                raise UsageError(f"{place}: {where}has an anchor or alias; write the value")
         node = yaml.compose(text, Loader=yaml.CBaseLoader)
         if node is None:
             raise UsageError(f"{place}: it is empty")

@@ -24,8 +24,9 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
@@ -51,8 +52,10 @@ from services.network.plan import (
     may_repair,
     plan_bridge,
 )
-from services.network.segments.part import SegmentsPart
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
+
+if TYPE_CHECKING:
+    from services.network.segments.part import SegmentsPart
 
 # Starting one guest makes a handful of link events; one reading answers them all.
 SETTLE_S = 0.05
@@ -62,6 +65,7 @@ RETRY_INITIAL_S = 1.0
 RETRY_MAX_S = 60.0
 # A link takes some 300 bytes on the wire and a message holds 1 MiB.
 LINKS_LISTED_MAX = 2048
+_SEGMENT_CALLS = ("segments.plan", "segments.apply", "segments.show", "segments.trace")
 
 
 class NetworkService(Service):
@@ -88,16 +92,22 @@ class NetworkService(Service):
         self._netlink = Netlink()
         self._changes: LinkChanges | None = self._subscribe()
         self._segments: SegmentsPart | None = None
+        self._opening = asyncio.Lock()
         await self._reconcile()
-        if self._settings.state_dir:
-            await self._open_segments(Path(self._settings.state_dir) / "network")
+        if self._settings.state_dir and any(self._segments_dir.glob("segments.*")):
+            await self._open_segments()
         self._spawn(self._follow(), "follow-links")
         self._spawn(self._keep(), "keep-bridge")
 
     def calls(self) -> Mapping[str, CallHandler]:
         """The calls of this level."""
-        own = {"network.links": self._call_links, "network.status": self._call_status}
-        return own if self._segments is None else {**own, **self._segments.calls()}
+        own: dict[str, CallHandler] = {
+            "network.links": self._call_links,
+            "network.status": self._call_status,
+        }
+        if self._settings.state_dir:
+            own |= {name: partial(self._call_segments, name) for name in _SEGMENT_CALLS}
+        return own
 
     async def check(self) -> Health:
         """Read the links now and say how the bridge is."""
@@ -131,10 +141,25 @@ class NetworkService(Service):
         status = NetworkStatus(links=len(self._links), bridge=self._bridge, resyncs=self._resyncs)
         return to_wire(status)
 
-    async def _open_segments(self, directory: Path) -> None:
+    @property
+    def _segments_dir(self) -> Path:
+        return Path(self._settings.state_dir) / "network"
+
+    async def _call_segments(self, name: str, request: Request) -> Plain:
+        """A call of the segments' part, which most nodes never open; see there."""
+        async with self._opening:
+            if self._segments is None:
+                await self._open_segments()
+        assert self._segments is not None, "it has just been opened"
+        return await self._segments.calls()[name](request)
+
+    async def _open_segments(self) -> None:
+        # Imported here: a node without segments boots without it.
+        from services.network.segments.part import SegmentsPart
+
         self._segments = SegmentsPart(
             self._context,
-            directory,
+            self._segments_dir,
             links=lambda: self._links,
             on_change=lambda: self._set_health(self._overall()),
         )

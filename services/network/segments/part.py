@@ -12,7 +12,7 @@ force as they were applied; a node that never had any is healthy without nft.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from services.network.segments.probe import SegmentCheck, probe_targets
 from services.network.segments.skeleton import DROPPED
 from services.network.segments.store import SegmentStore
 from services.network.segments.trace import TraceQuestion, trace
-from supervisor.child.service import CallHandler, Request, ServiceContext
+from supervisor.child.service import Request, ServiceContext
 
 COUNT_PERIOD_S = 15.0
 # A program that changes our table over and over costs one reading in so long.
@@ -129,7 +129,7 @@ class SegmentsPart:
             return HEALTHY
         return Health(HealthState.DEGRADED, status.reason)
 
-    def calls(self) -> Mapping[str, CallHandler]:
+    def calls(self) -> Mapping[str, Callable[[Request], Awaitable[Plain]]]:
         """The calls of this part."""
         return {
             "segments.plan": self._call_plan,

@@ -21,9 +21,7 @@ SHOP = document(
 )
 
 
-def ask(
-    source: str, destination: str, wanted: SegmentDocument = SHOP, **more: object
-) -> TraceAnswer:
+def ask(source: str, destination: str, **more: object) -> TraceAnswer:
     """The answer to a question about the shop."""
     question = {"source": source, "destination": destination, "port": 443, **more}
     return trace(SHOP, TraceQuestion(**question))  # type: ignore[arg-type]  # any field
