@@ -10,7 +10,14 @@ import traceback
 from tests.bench import figures
 from tests.bench.figures import Benchmark
 
-MODULES = ("bench_boot", "bench_restart", "bench_call", "bench_idle", "bench_net_segments")
+MODULES = (
+    "bench_boot",
+    "bench_restart",
+    "bench_call",
+    "bench_idle",
+    "bench_net_segments",
+    "bench_data_health",
+)
 # Has a main of its own and prints its figures itself.
 STANDALONE = "bench_dwcp"
 EPILOG = """examples:
