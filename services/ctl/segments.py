@@ -126,11 +126,13 @@ def render_view(view: SegmentsView, *, width: int) -> list[Line]:
 def render_trace(answer: TraceAnswer) -> list[Line]:
     """Every rule that the packet met; the last one decides."""
     lines = []
-    for step in answer.steps:
+    places = [f"{step.chain} {step.rule}" for step in answer.steps]
+    wide = max((len(place) for place in places), default=0)
+    for place, step in zip(places, answer.steps, strict=True):
         because = f"  because of {step.because}" if step.because else ""
         comment = f"  {step.comment}" if step.comment else ""
         text = printable(f"{step.does}{comment}{because}")
-        lines.append(line(Span(f"{step.chain} {step.rule}".ljust(18), Tone.FAINT), text))
+        lines.append(line(Span(f"{place:{wide}}  ", Tone.FAINT), text))
     verdict = Span("accepted", Tone.GOOD) if answer.accepted else Span("dropped", Tone.BAD)
     last = answer.steps[-1] if answer.steps else None
     if last is None:

@@ -13,6 +13,7 @@ from services.ctl.session import Session, examples, node_options
 if TYPE_CHECKING:
     from protocol.records import Plain
     from services.network.segments.model import SegmentDocument
+    from services.network.segments.trace import TraceAnswer
 
 R = TypeVar("R")
 
@@ -160,24 +161,40 @@ def show(session: Session, *, as_json: bool) -> None:
 @click.option("-f", "--file", metavar="FILE", help="Ask about this document, not what is in force.")
 @click.option("--json", "as_json", is_flag=True, help="Print packet, steps and verdict as JSON.")
 @click.pass_obj
-def trace(session: Session, /, *, file: str | None, as_json: bool, **question: Plain) -> None:
+def trace_packet(
+    session: Session, /, *, file: str | None, as_json: bool, **question: Plain
+) -> None:
     """Say which rule lets a packet from SOURCE to DESTINATION pass, or drops it.
 
     Both are interfaces, or 'host' for the node itself. Addresses that are not said are those of
-    the listed interfaces. The packet is not sent.
+    the listed interfaces. The packet is not sent; with --file no node is asked.
     """
-    from services.network.segments.trace import TraceAnswer
-
-    body: dict[str, Plain] = {"question": question}
-    if file is not None:
-        body["document"] = _document(file)
-    found = _ask(session, "segments.trace", body, TraceAnswer)
+    found = _trace(session, question) if file is None else _trace_file(file, question)
     if as_json:
         _show_json(found)
         return
     from services.ctl.segments import render_trace
 
     output.show(render_trace(found))
+
+
+def _trace(session: Session, question: Plain) -> TraceAnswer:
+    from services.network.segments.trace import TraceAnswer
+
+    return _ask(session, "segments.trace", {"question": question}, TraceAnswer)
+
+
+def _trace_file(file: str, question: Plain) -> TraceAnswer:
+    from protocol.errors import RemoteProtocolError
+    from protocol.records import from_wire
+    from services.ctl.segments import read_document
+    from services.network.segments.trace import TraceQuestion, trace
+
+    document = read_document(file)
+    try:
+        return trace(document, from_wire(TraceQuestion, question))
+    except (RemoteProtocolError, ValueError) as exc:
+        raise UsageError(str(exc)) from exc
 
 
 def _document(file: str) -> Plain:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from protocol.records import to_wire
 from services.ctl.errors import UsageError
+from services.ctl.main import program
 from services.ctl.segments import (
     FILE_BYTES_MAX,
     read_document,
@@ -140,7 +142,7 @@ def test_a_trace_ends_with_the_verdict_and_its_reason() -> None:
 
     lines = [to_plain(spans) for spans in render_trace(trace(found, question))]
 
-    assert lines[0] == "prerouting 1      goto source"
+    assert lines[0] == "prerouting 1   goto source"
     assert lines[-1] == "dropped: not allowed out"
 
 
@@ -149,3 +151,26 @@ def test_a_change_that_holds_is_one_line() -> None:
     applied = Applied(revision=3, steps=1, commands=1, commit_s=0.01, total_s=0.02)
 
     assert to_plain(render_applied(applied)).startswith("in force: revision 3, 1 command in ")
+
+
+def test_a_file_can_be_traced_without_a_node(tmp_path: Path) -> None:
+    """The answer is the same that a node with this document in force would give."""
+    arguments = ["net", "segments", "trace", "-f", str(EXAMPLE), "--state-dir", str(tmp_path)]
+
+    passes = CliRunner().invoke(program, [*arguments, "vnet0", "vnet1", "--port", "8080"])
+    asked = CliRunner().invoke(program, [*arguments, "vnet0", "eth0"])
+
+    assert (passes.exit_code, passes.stdout.splitlines()[-1]) == (0, "accepted")
+    assert (asked.exit_code, asked.stderr) == (
+        2,
+        "novacronctl: say the destination's address: no listed interface has it\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "show", "trace"])
+def test_every_command_has_help_with_examples(command: str) -> None:
+    """And --help is no error."""
+    result = CliRunner().invoke(program, ["net", "segments", command, "--help"])
+
+    assert result.exit_code == 0
+    assert f"novacronctl net segments {command}" in result.stdout
