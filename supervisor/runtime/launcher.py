@@ -90,6 +90,9 @@ def serve(channel: socket.socket, root_pid: int, title: str, exempt: Sequence[st
 
 def _become_launcher(root_pid: int, title: str) -> None:
     os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # nor do our children read what is typed
+    os.close(nothing)
     descriptors.keep_to_ourselves()
     prctl.become_subreaper()
     # SIGCONT wakes a stopped launcher; the closed channel then tells it that it is alone.
@@ -292,10 +295,11 @@ class _Launcher:
         Raises:
             OSError: the system refuses another process.
         """
-        import multiprocess.process  # not above: a tree of programs has no use for it
+        # Not above: a tree of programs has no use for multiprocess.
+        from supervisor.runtime.forking import ForkedProcess
 
         ours, theirs = channel_pair()
-        process = multiprocess.get_context("fork").Process(
+        process = ForkedProcess(
             target=self._enter_child, args=(theirs, os.getpid()), kwargs={"is_spare": is_spare}
         )
         gc.freeze()  # what exists now is shared with the child until one of the two touches it
@@ -303,8 +307,6 @@ class _Launcher:
             process.start()
         finally:
             theirs.close()
-        # Else its next start would collect those that have ended, and we would never hear of it.
-        multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no other way
         child = self._children[process.pid] = _Child(process, ours)
         return child
 

@@ -199,9 +199,6 @@ def _serve_forked(
     # The program that was forked is not this one's: nothing of it may run here, whatever happens.
     try:
         ours.close()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.close(nothing)
         launcher.serve(theirs, root_pid, title, exempt)
         code = 0
     except BaseException:  # noqa: BLE001 - as said
