@@ -105,7 +105,7 @@ class ChainVerifier:
         for row in rows:
             seq = row[1]
             if stop is not None and stop[0] < seq:
-                return self._missing(stop[0])
+                return self._missing(stop[0], Finding.DELETED)
             if bad := self._check_row(row):
                 return bad
             if seq == tail_seq and row[13] != self._witness.tail_hash:
@@ -207,12 +207,11 @@ class ChainVerifier:
         self._previous, self.covered_seq = checkpoint.digest(), seq
         return None
 
-    def _missing(self, seq: int) -> BadRecord:
-        first = self.seq + 1
-        reason = f"cut off: a signed statement or the node's file has record {seq}"
-        if first > seq:
-            first = seq
-        return BadRecord(first, Finding.TRUNCATED, f"{_span(first, seq)} {reason}")
+    def _missing(self, seq: int, kind: Finding = Finding.TRUNCATED) -> BadRecord:
+        first = min(self.seq + 1, seq)
+        what = "missing" if kind is Finding.DELETED else "cut off"
+        reason = f"{what}: a signed statement or the node's file has record {seq}"
+        return BadRecord(first, kind, f"{_span(first, seq)} {reason}")
 
     def _unsigned(self, reason: str) -> BadRecord:
         first = min(self.covered_seq + 1, self.seq)

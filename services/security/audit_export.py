@@ -48,6 +48,7 @@ class _Export:
     request: ExportRequest
     used_s: float
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+    is_begun: bool = False
     after: int = 0
     records: int = 0
     first: int | None = None
@@ -84,8 +85,9 @@ class Exporter:
         if export is None:
             raise AuditRefusedError(f"there is no export {name:.40}; it idled for {IDLE_S:g} s")
         deadline_s = time.monotonic() + time_s
-        is_begun = export.records or export.after
-        text = "" if is_begun or export.request.format is not ExportFormat.CSV else _csv([COLUMNS])
+        has_head = export.request.format is ExportFormat.CSV and not export.is_begun
+        export.is_begun = True
+        text = _csv([COLUMNS]) if has_head else ""
         is_end = False
         while not is_end and len(text) < PIECE_BYTES and time.monotonic() < deadline_s:
             records = await self._store.page(

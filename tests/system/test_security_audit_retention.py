@@ -295,7 +295,7 @@ def test_a_dropped_day_without_anchor_is_found(database: PostgresDatabase, tmp_p
             bad = (await found.verify()).first_bad
 
             assert bad is not None
-            assert (bad.seq, bad.kind) == (1, Finding.TRUNCATED)
+            assert (bad.seq, bad.kind) == (1, Finding.DELETED)
 
     run(scenario())
 
