@@ -104,7 +104,7 @@ async def connect(
             f"{where(settings)}: no answer in {settings.connect_timeout_s:g} s"
         ) from exc
     except psycopg.Error as exc:
-        raise _connect_error(settings, exc) from exc
+        raise connect_error(settings, exc) from exc
 
 
 async def connect_with_retry(
@@ -188,6 +188,15 @@ def where(settings: PostgresSettings) -> str:
     return f"PostgreSQL at {settings.host}:{settings.port}"
 
 
+def connect_error(settings: PostgresSettings, error: psycopg.Error) -> Exception:
+    """What a failed connection means: a refusal, or something that may pass."""
+    refusal = find_refusal(str(error))
+    if refusal is None:
+        return DatabaseUnavailableError(f"{where(settings)}: {one_line(str(error))}")
+    kind = DatabaseMissingError if refusal.is_missing_database else DatabaseRefusedError
+    return kind(f"PostgreSQL refuses the connection: {refusal.sentence}; {refusal.advice}")
+
+
 async def _attempt(settings: PostgresSettings, application: str, prepare: Prepare) -> Connection:
     connection = await _connect_or_create(settings, application)
     try:
@@ -220,11 +229,3 @@ async def _connect_or_create(settings: PostgresSettings, application: str) -> Co
         return await connect(settings, application=application)
     except DatabaseMissingError as exc:  # somebody else is still making it
         raise DatabaseUnavailableError(str(exc)) from exc
-
-
-def _connect_error(settings: PostgresSettings, error: psycopg.Error) -> Exception:
-    refusal = find_refusal(str(error))
-    if refusal is None:
-        return DatabaseUnavailableError(f"{where(settings)}: {one_line(str(error))}")
-    kind = DatabaseMissingError if refusal.is_missing_database else DatabaseRefusedError
-    return kind(f"PostgreSQL refuses the connection: {refusal.sentence}; {refusal.advice}")
