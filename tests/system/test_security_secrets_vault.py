@@ -20,6 +20,7 @@ from services.security.secrets.errors import (
 from services.security.secrets.reference import parse_name
 from services.security.secrets.registry import Providers
 from services.security.secrets.settings import SecretsSettings, VaultAuth, VaultSettings
+from tests.fixtures.http_double import Answer
 from tests.fixtures.issued_certificates import authority, issue
 from tests.fixtures.vault_double import ROLE_ID, SECRET_ID, VaultDouble
 
@@ -285,6 +286,42 @@ def test_a_server_of_another_authority_is_refused(tmp_path: Path) -> None:
 
     assert get(providers(server, ca_file=str(right)), "vault/db") == "hush"
     server.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        [],
+        {},
+        3,
+        None,
+        {"data": 3},
+        {"data": {"metadata": 3, "data": 3}},
+        {"data": {"metadata": {}}},
+    ],
+)
+def test_an_answer_that_is_none_is_no_crash(vault: VaultDouble, garbage: object) -> None:
+    """Whatever a server sends, it ends in an error with a name."""
+    found = providers(vault, auth=VaultAuth.TOKEN, token="root")
+    get(found, "vault/novacron/db")
+    answers = {"content": garbage, "status": 200}
+    vault.answer = lambda _asked: Answer(**answers)
+
+    for name in ("vault/novacron/db", "vault-api/database/creds/novacron#password"):
+        with pytest.raises(SecretError):
+            get(found, name)
+    answers["status"] = 500
+    with pytest.raises(ProviderUnavailableError):
+        get(found, "vault/novacron/db")
+
+
+@pytest.mark.parametrize("garbage", [[], {}, None, {"auth": 3}, {"auth": {"client_token": 1}}])
+def test_a_login_that_is_none_is_no_crash(vault: VaultDouble, garbage: object) -> None:
+    """The same for the answer to a login."""
+    vault.answer = lambda _asked: Answer(200, garbage)
+
+    with pytest.raises(SecretError):
+        get(providers(vault), "vault/novacron/db")
 
 
 if "NOVACRON_TEST_VAULT_ADDR" in os.environ:  # for whoever has a real one; not a skip where not

@@ -8,10 +8,16 @@ the twin for tests.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.security.secrets.errors import SecretMissingError, SecretUnusableError
+from services.security.secrets.errors import (
+    ProviderUnavailableError,
+    SecretMissingError,
+    SecretUnusableError,
+)
 
 # A password, a key in PEM or a token; larger things are files and not secrets.
 VALUE_BYTES_MAX = 64 << 10
@@ -104,6 +110,21 @@ def make_secret(
     if size > VALUE_BYTES_MAX:
         raise SecretUnusableError(f"{where} has {size} bytes; at most {VALUE_BYTES_MAX}")
     return Secret(value=value, version=version, created_s=created_s, expires_s=expires_s)
+
+
+@contextmanager
+def understood(provider: str) -> Iterator[None]:
+    """Take answers apart that came over a network: what is not as documented is no crash of ours.
+
+    Raises:
+        ProviderUnavailableError: a part of the answer is missing or of another type.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:
+        raise ProviderUnavailableError(
+            f"{provider} answers something else than its API ({type(exc).__name__})"
+        ) from exc
 
 
 def split_field(name: str) -> tuple[str, str]:

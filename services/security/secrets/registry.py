@@ -15,7 +15,7 @@ from services.security.secrets.deadline import Bounded
 from services.security.secrets.environment import EnvironmentProvider
 from services.security.secrets.errors import SecretReferenceError
 from services.security.secrets.files import FileProvider
-from services.security.secrets.provider import Provider, Secret
+from services.security.secrets.provider import Provider, Secret, understood
 from services.security.secrets.reference import SecretName, is_reference, parse_reference
 from services.security.secrets.settings import SecretsSettings
 from services.security.secrets.systemd import SystemdProvider
@@ -73,7 +73,23 @@ class Providers:
 
     def get(self, name: SecretName) -> Secret:
         """A secret, without a deadline of its own."""
-        return self.provider(name.provider).get(name.name)
+        with understood(name.provider):
+            return self.provider(name.provider).get(name.name)
+
+    def rotate(self, name: SecretName, value: str) -> Secret:
+        """Store a new value, without a deadline of its own."""
+        with understood(name.provider):
+            return self.provider(name.provider).rotate(name.name, value)
+
+    def health(self, name: str) -> str:
+        """How a provider says that it is."""
+        with understood(name):
+            return self.provider(name).health()
+
+    def maintain(self, name: str) -> float | None:
+        """Let a provider renew what runs out."""
+        with understood(name):
+            return self.provider(name).maintain()
 
     def close(self) -> None:
         """Let go of all providers."""

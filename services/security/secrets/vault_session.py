@@ -171,7 +171,9 @@ class VaultSession:
         try:
             answer = work(self._client)
         except errors.InvalidPath as exc:
-            raise SecretMissingError(f"Vault has no {where}{_deleted(exc.json)}") from exc
+            raise SecretMissingError(
+                f"Vault has no {where.removeprefix('the ')}{_deleted(exc.json)}"
+            ) from exc
         except (errors.Forbidden, errors.Unauthorized) as exc:
             raise SecretDeniedError(
                 f"Vault does not let us have {where}: the token was revoked or has run out, or "

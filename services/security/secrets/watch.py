@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -100,7 +101,7 @@ class SecretWatch:
         """
         return await self._call(
             name.provider,
-            lambda: self._providers.provider(name.provider).rotate(name.name, value),
+            lambda: self._providers.rotate(name, value),
             CHANGE_REQUESTS * self._settings.timeout_s,
         )
 
@@ -110,7 +111,7 @@ class SecretWatch:
         try:
             problem = await self._call(
                 provider,
-                lambda: self._providers.provider(provider).health(),
+                lambda: self._providers.health(provider),
                 self._settings.timeout_s,
             )
         except SecretError as exc:
@@ -136,11 +137,13 @@ class SecretWatch:
         return self.cache.view(name, now_s=time.time()).state
 
     async def _maintain(self) -> None:
-        for name, provider in self._providers.made.items():
+        for name in self._providers.made:
             if self._maintain_due_s.get(name, 0.0) > time.time():
                 continue
             try:
-                pause_s = await self._call(name, provider.maintain, self._settings.timeout_s)
+                pause_s = await self._call(
+                    name, partial(self._providers.maintain, name), self._settings.timeout_s
+                )
             except SecretError as exc:
                 self._log.warning("secret_provider_failed", provider=name, reason=exc.message)
                 pause_s = self._settings.timeout_s
