@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.fix_node import ROOT, Node, wait_until
+from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.fixtures.vault_double import ROLE_ID, SECRET_ID, VaultDouble
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.redis, pytest.mark.libvirt]
@@ -163,3 +164,47 @@ def test_a_reload_without_the_provider_changes_nothing(
     (refused,) = wait_until(refusal, "a refused reload")
     assert "sealed" in str(refused["fields"])
     assert {it.path: it.pid for it in node.status().components} == pids
+
+
+def test_the_databases_password_is_rotated_under_a_running_node(
+    make_node: Callable[..., Node], postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """One command: provider, server and node have another password, and the node works on."""
+    directory = tmp_path / "secrets"
+    directory.mkdir(mode=0o700)
+    file = directory / "db"
+    file.write_text("right")
+    file.chmod(0o600)
+    with postgres_database.connect() as admin:
+        admin.execute(f'ALTER DATABASE "{postgres_database.name}" OWNER TO locked'.encode())
+        admin.execute("ALTER SCHEMA public OWNER TO locked")
+    try:
+        node = make_node(
+            fresh=True,
+            NOVACRON_DATABASE_MODE="external",
+            NOVACRON_DATABASE_POSTGRES_HOST=postgres_database.host,
+            NOVACRON_DATABASE_POSTGRES_DATABASE=postgres_database.name,
+            NOVACRON_DATABASE_POSTGRES_USER="locked",
+            NOVACRON_DATABASE_POSTGRES_PASSWORD="${secret:file/db}",
+            NOVACRON_SECURITY_SECRETS_DIRECTORY=str(directory),
+        ).start()
+        before = {it.path: it.pid for it in node.status().components}
+
+        done = node.ctl("secrets", "rotate", "file/db", timeout_s=60.0)
+
+        assert done.returncode == 0, done.stderr
+        assert "what uses it is being restarted" in done.stdout
+        new = file.read_text()
+        assert new != "right"
+        for path in ("data/database", "security"):
+            wait_replaced(node, path, before[path])
+        assert node.ctl("credentials").returncode == 0
+        assert states(node) == {"file/db": "fresh"}
+        known = {it.path: it.pid for it in node.status().components}
+        unchanged = {path for path, pid in before.items() if known.get(path) == pid}
+        assert {"telemetry", "data"} <= unchanged
+        assert new not in node.output + node.errors + json.dumps(node.journal(), default=str)
+        assert node.stop() == 0
+    finally:
+        with postgres_database.connect() as admin:
+            admin.execute("ALTER ROLE locked PASSWORD 'right'")
