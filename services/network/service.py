@@ -92,10 +92,15 @@ class NetworkService(Service):
         self._netlink = Netlink()
         self._changes: LinkChanges | None = self._subscribe()
         self._segments: SegmentsPart | None = None
+        self._segments_fault = ""
         self._opening = asyncio.Lock()
         await self._reconcile()
         if self._settings.state_dir and any(self._segments_dir.glob("segments.*")):
-            await self._open_segments()
+            try:
+                await self._open_segments()
+            except NetlinkFailedError as exc:  # without CAP_NET_ADMIN, as the bridge
+                self._segments_fault = f"segments skipped: {exc.message}"
+                self._set_health(self._overall())
         self._spawn(self._follow(), "follow-links")
         self._spawn(self._keep(), "keep-bridge")
 
@@ -170,9 +175,13 @@ class NetworkService(Service):
     def _overall(self) -> Health:
         """The worse of the bridge's health and the segments', the bridge's first."""
         bridge = _health(self._bridge)
-        if self._segments is None or bridge is not HEALTHY:
+        if bridge is not HEALTHY:
             return bridge
-        return self._segments.health
+        if self._segments is not None:
+            return self._segments.health
+        if self._segments_fault:
+            return Health(HealthState.DEGRADED, self._segments_fault)
+        return HEALTHY
 
     def _subscribe(self) -> LinkChanges:
         changes = LinkChanges()

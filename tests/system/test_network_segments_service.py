@@ -29,6 +29,7 @@ from services.network.segments.errors import (
     SegmentsRestoreFailedError,
     SegmentsStateError,
     SegmentsTargetSilentError,
+    SegmentsTooLargeError,
 )
 from services.network.segments.nft import Nft, parse_listing
 from services.network.segments.render import Command
@@ -613,6 +614,68 @@ def test_a_kill_between_change_and_confirmation_is_taken_back_at_the_next_start(
             assert node.events() == ["segments:restored"]
             assert node.context.health.state is HealthState.HEALTHY
             assert not (tmp_path / "network" / "segments.journal").exists()
+
+    in_netns(scenario)
+
+
+_WITHOUT_CAPABILITY = """
+import asyncio, json, sys
+from services.network.service import NetworkService
+from supervisor.child.service import Request
+from supervisor.testing.context import MemoryServiceContext
+
+async def main():
+    settings = {"node_id": "n1", "bridge": {"enabled": False}, "state_dir": sys.argv[1]}
+    context = MemoryServiceContext(path="core/network", settings=settings)
+    service = NetworkService()
+    await service.init(context)
+    try:
+        await service.calls()["segments.show"](Request("operator", "", {}, 5.0))
+    except Exception as exc:
+        code = exc.code
+    await service.terminate()
+    print(json.dumps([context.health.state.value, context.health.reason, code]))
+
+asyncio.run(main())
+"""
+
+
+def test_without_the_capability_wanted_segments_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    """The component comes up degraded, and a call says the same."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as node:
+            await node.apply(interface(1, RULE))
+
+    in_netns(scenario)
+    prefix = ("unshare", "--net", "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    done = subprocess.run(
+        [*prefix, sys.executable, "-W", "error", "-c", _WITHOUT_CAPABILITY, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    state, reason, code = json.loads(done.stdout.splitlines()[-1])
+    assert state == "degraded"
+    assert reason.startswith("segments skipped: can't follow changes of nftables")
+    assert "CAP_NET_ADMIN" in reason
+    assert code == "network.netlink_failed"
+
+
+def test_a_document_that_no_reply_could_hold_is_refused(tmp_path: Path) -> None:
+    """What can be applied can be shown."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as node:
+            peers = [f"fd00:1234:5678:9abc:def0:1234:5678:{number:04x}" for number in range(1, 65)]
+            big = {"direction": "in", "peers": peers}
+            many = [interface(n, *([big] * 6), addresses=[]) for n in range(1, 61)]
+            with pytest.raises(SegmentsTooLargeError, match="900 KiB"):
+                await node.apply(*many)
 
     in_netns(scenario)
 

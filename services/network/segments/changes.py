@@ -41,15 +41,19 @@ class TableChanges:
         self.changed = asyncio.Event()
         self._is_ours = False
         self._has_changed = True  # nobody has looked yet
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+        )
         try:
-            self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
-            )
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
         except OSError as exc:
-            raise NetlinkFailedError(f"can't follow changes of nftables: {exc.strerror}") from exc
+            self._socket.close()
+            hint = ": the process lacks CAP_NET_ADMIN" if exc.errno == errno.EPERM else ""
+            raise NetlinkFailedError(
+                f"can't follow changes of nftables: {exc.strerror}{hint}"
+            ) from exc
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     def has_changed(self) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from protocol import codec
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
@@ -30,6 +31,7 @@ from services.network.segments.errors import (
     SegmentsNotWantedError,
     SegmentsStateError,
     SegmentsTargetSilentError,
+    SegmentsTooLargeError,
 )
 from services.network.segments.messages import DropCount, SegmentsState, SegmentsView
 from services.network.segments.model import SegmentDocument
@@ -42,6 +44,9 @@ from services.network.segments.trace import TraceQuestion, trace
 from supervisor.child.service import Request, ServiceContext
 
 COUNT_PERIOD_S = 15.0
+# A reply holds 1 MiB: the document, and some 60 bytes for each interface with drops.
+DOCUMENT_BYTES_MAX = 900 << 10
+DROPS_LISTED_MAX = 1000
 # A program that changes our table over and over costs one reading in so long.
 LOOK_PAUSE_S = 2.0
 _LOOK_ATTEMPTS_FAILED = (NftMissingError, NftFailedError, NftTimeoutError, SegmentsStateError)
@@ -208,6 +213,10 @@ class SegmentsPart:
                 await probe_targets(check)
 
         self._check_readable()
+        if len(codec.encode(to_wire(wanted.document))) > DOCUMENT_BYTES_MAX:
+            raise SegmentsTooLargeError(
+                f"the document takes more than {DOCUMENT_BYTES_MAX >> 10} KiB: name peers by labels"
+            )
         if check.targets:
             try:
                 await probe_targets(check)
@@ -251,7 +260,7 @@ class SegmentsPart:
                 sent=found.get("dropped-out", 0),
                 received=found.get("dropped-in", 0),
             )
-            for interface, found in sorted(counts.items())
+            for interface, found in _most(counts)
         )
         return to_wire(SegmentsView(status=status, document=self._segments.document, drops=drops))
 
@@ -283,3 +292,9 @@ class SegmentsPart:
             elif link.bridge_index is None:
                 warnings.append(f"{item.name}: it is no port of a bridge, so nothing is filtered")
         return replace(plan, warnings=tuple(warnings))
+
+
+def _most(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:
+    """The interfaces with the most drops, by name."""
+    ordered = sorted(counts.items(), key=lambda item: -sum(item[1].values()))
+    return sorted(ordered[:DROPS_LISTED_MAX])
