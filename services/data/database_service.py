@@ -12,6 +12,7 @@ Calls (bodies and replies as plain values):
 
 Events: ``database:connected`` (migrations, duration_s), ``database:lost`` (reason),
 ``database:recovered`` (duration_s), ``node:changed`` (node_id, state, was) for another node,
+``node:duplicate`` (node_id) when another host writes as this one,
 ``checkpoint:refused`` (checkpoint_of, generation, code, reason, used: the generation, 0 for none).
 """
 
@@ -25,13 +26,14 @@ from collections.abc import Mapping
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
-from services.data import migrations
+from services.data import durability, migrations
 from services.data.background import BackgroundTasks
 from services.data.checkpoint_part import CheckpointPart
 from services.data.errors import DatabaseUnavailableError
 from services.data.health_part import HealthPart
 from services.data.model import DatabaseSettings
 from services.data.postgres import Connection, Database
+from services.data.statements import StatementMeter
 from supervisor.child.service import (
     CallHandler,
     CriticalError,
@@ -78,12 +80,14 @@ class DatabaseService(Service):
         self._settings = from_wire(DatabaseSettings, context.settings)
         self._known = migrations.load()
         self._applied = 0
+        self._risks: dict[str, str] = {}
         postgres = self._settings.postgres
         self._database = Database(
             # One connection is the listener's, which has its own.
             dataclasses.replace(postgres, pool_size=max(1, postgres.pool_size - 1)),
             application=f"novacron {self._settings.node_id} {context.path}",
             timeout_s=self._settings.operation_timeout_s,
+            observe=StatementMeter(context.measure).observe,
         )
         self._checkpoints = CheckpointPart(context, self._settings, self._database)
         self._health = HealthPart(context, self._settings, self._database)
@@ -107,7 +111,7 @@ class DatabaseService(Service):
         """Ask the server for a 1, within the settings' deadline."""
         timeout_s = self._settings.check_timeout_s
         try:
-            async with asyncio.timeout(timeout_s), self._database.session() as connection:
+            async with asyncio.timeout(timeout_s), self._database.session("check") as connection:
                 await connection.execute("SELECT 1")
         except TimeoutError:
             return Health(HealthState.UNHEALTHY, f"PostgreSQL gives no answer in {timeout_s:g} s")
@@ -126,6 +130,10 @@ class DatabaseService(Service):
         self._context.set_health(HEALTHY)
 
     async def _migrate(self, connection: Connection) -> None:
+        if (found := await durability.find_risks(connection)) != self._risks:
+            self._risks = found
+            if found:  # an external server's business, and its operator's to know
+                self._context.log.warning("database_may_lose_writes", **found)
         self._applied = await migrations.migrate(connection, self._known)
         if self._applied:
             self._context.log.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from protocol.errors import NovacronError
@@ -13,9 +14,9 @@ from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
 from services.data import health_table
 from services.data.background import BackgroundTasks
-from services.data.errors import DatabaseUnavailableError
+from services.data.errors import DatabaseUnavailableError, StatementRefusedError
 from services.data.health_listener import HealthListener
-from services.data.health_records import NodesPage, WatchQuery
+from services.data.health_records import NodesPage, Standing, WatchQuery
 from services.data.health_table import HealthWriter
 from services.data.health_view import NodeChange
 from services.data.journal_reader import follow, read_status
@@ -25,6 +26,8 @@ from supervisor.child.service import CallHandler, Request, ServiceContext
 
 # Pause before a page is written again that the server did not take.
 _WRITE_PAUSE_S = 1.0
+# So many looks in a row at a row of ours that another one wrote, some 15 s at the least.
+_STRANGE_LOOKS = 4
 # How long a connection that is being opened keeps the process from going down.
 _OPENING_S = 1.0
 # The answer still has to travel before the caller's own deadline.
@@ -62,6 +65,7 @@ class HealthPart:
             roles=settings.roles,
             lease_s=settings.lease_s,
         )
+        self._strange_looks = 0
         self._listener = HealthListener(
             self._open, self._report, self._note_lost, reread_s=settings.lease_s / 3
         )
@@ -100,11 +104,40 @@ class HealthPart:
                 self._context.log.warning("health_table_not_written", reason=str(exc))
                 await asyncio.sleep(_WRITE_PAUSE_S)
                 continue
+            except StatementRefusedError as exc:
+                # The same page would be refused again, and the next one may be taken.
+                self._context.log.error("health_page_refused", reason=str(exc))
+                return
             break
+        self._look_around(page.boot_id)
         if rows:
             self._context.measure(
                 MetricSample(MetricKind.COUNTER, "novacron_database_health_rows_total", rows)
             )
+
+    def _look_around(self, boot_id: str) -> None:
+        """Count how nodes stand, and see whether another host goes by this one's name."""
+        nodes = self._listener.nodes() if self._listener.is_current else ()
+        counts = Counter(item.standing for item in nodes)
+        for standing in Standing:
+            self._context.measure(
+                MetricSample(
+                    MetricKind.GAUGE,
+                    "novacron_nodes",
+                    counts[standing],
+                    {"standing": standing.value},
+                )
+            )
+        own = {item.node.boot_id for item in nodes if item.node.node_id == self._settings.node_id}
+        # What was read before our own first write may be of an earlier boot.
+        self._strange_looks = self._strange_looks + 1 if own - {boot_id} else 0
+        if self._strange_looks == _STRANGE_LOOKS:
+            self._context.log.error(
+                "node_id_taken",
+                node_id=self._settings.node_id,
+                advice="another host writes as this node: give each its own platform.nodeId",
+            )
+            self._context.emit("node:duplicate", node_id=self._settings.node_id)
 
     async def _open(self) -> Connection:
         await self._database.wait_connected()

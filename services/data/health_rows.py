@@ -62,11 +62,11 @@ def component_rows(records: Iterable[JournalRecord]) -> tuple[ComponentRow, ...]
         found.pop(record.component, None)
         found[record.component] = ComponentRow(
             component=record.component,
-            level=str(fields.get("level", "")),
+            level=_text(fields.get("level", "")),
             phase=_integer(fields.get("phase")) or 0,
-            failure=str(fields.get("failure", "")),
+            failure=_text(fields.get("failure", "")),
             state=str(fields["state"]),
-            reason=str(fields.get("reason", "")),
+            reason=_text(fields.get("reason", "")),
             pid=_integer(fields.get("pid")),
             restarts=_integer(fields.get("restarts")) or 0,
             seq=record.seq,
@@ -104,7 +104,7 @@ def rows_of_status(status: NodeStatus, page: JournalPage, now_s: float) -> tuple
             phase=component.phase,
             failure=component.failure,
             state=component.state.value,
-            reason=component.reason,
+            reason=_text(component.reason),
             pid=component.pid,
             restarts=component.restarts,
             seq=page.next - 1,
@@ -133,6 +133,11 @@ def _node_state(name: str) -> str | None:
     if name == "node:stopping":
         return STOPPING
     return STARTING if name.startswith("init:") else None
+
+
+def _text(value: object) -> str:
+    """Text that PostgreSQL takes: it has no NUL, which a reason may have from anywhere."""
+    return str(value).replace("\x00", "\\x00")
 
 
 def _integer(value: object) -> int | None:

@@ -110,7 +110,7 @@ def test_root_that_stops_answering_costs_the_node_its_lease(
         await b.wait_standings(a="ready", b="starting")
         a.context._peers.clear()  # the root is gone for this node
         await b.wait_standings(a="unknown", b="starting")
-        assert (await a.standings())["a"] == "unknown"
+        await a.wait_standings(a="unknown", b="starting")
 
     run_two(postgres_database, work, lease_s=1.5)
 
@@ -244,5 +244,74 @@ def test_watch_limits_hold(postgres_database: PostgresDatabase) -> None:
         for wait_s in (-1, 61):
             with pytest.raises(RemoteProtocolError):
                 await a.call("health.watch", {"wait_s": wait_s})
+
+    run_two(postgres_database, work)
+
+
+def test_two_hosts_with_one_name_are_noticed(postgres_database: PostgresDatabase) -> None:
+    """Each of them says so, once."""
+
+    async def main() -> None:
+        nodes = [DataNode(postgres_database, "a", lease_s=0.3) for _ in range(2)]
+        for number, node in enumerate(nodes):
+            node.journal.boot_id = f"boot-{number}"
+        async with running(*nodes):
+
+            async def both_know() -> bool:
+                return all(node.events("node:duplicate") for node in nodes)
+
+            await wait_until(both_know)
+        assert nodes[0].events("node:duplicate")[0] == {"node_id": "a"}
+
+    asyncio.run(main())
+
+
+def test_restarted_node_is_no_duplicate(postgres_database: PostgresDatabase) -> None:
+    """Its earlier boot's row is replaced by the first write."""
+
+    async def main() -> None:
+        for number in range(2):
+            node = DataNode(postgres_database, "a", lease_s=0.3)
+            node.journal.boot_id = f"boot-{number}"
+            async with running(node):
+                await node.wait_standings(a="starting")
+                await asyncio.sleep(1)
+            assert node.events("node:duplicate") == []
+
+    asyncio.run(main())
+
+
+def test_text_that_postgresql_does_not_take_costs_nothing(
+    postgres_database: PostgresDatabase,
+) -> None:
+    """A reason comes from anywhere, and one with a NUL must not end the database's process."""
+
+    async def work(a: DataNode, b: DataNode) -> None:
+        a.journal.add("init:complete")
+        a.journal.add("component:state", "api", state="degraded", reason="a\x00b")
+        await b.wait_standings(a="unwell", b="starting")
+        ((row,),) = [await a.call("health.components")]
+        assert row["reason"] == "a\\x00b"
+
+    run_two(postgres_database, work)
+
+
+def test_gauge_counts_nodes_by_standing(postgres_database: PostgresDatabase) -> None:
+    """All standings are there, those without a node as 0."""
+
+    async def work(a: DataNode, b: DataNode) -> None:
+        a.journal.add("init:complete")
+        await b.wait_standings(a="ready", b="starting")
+        b.journal.add("vm:started", "core/vm")
+
+        async def is_counted() -> bool:
+            found = {
+                sample.labels["standing"]: sample.value
+                for sample in b.context.samples
+                if sample.name == "novacron_nodes"
+            }
+            return found.get("ready") == 1 and found["unknown"] == 0
+
+        await wait_until(is_counted)
 
     run_two(postgres_database, work)
