@@ -10,6 +10,8 @@ with its own work meanwhile.
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -42,12 +44,20 @@ FIXED_KEYS = frozenset(
     )
 )
 _READ_BYTES = 1 << 16
+_STOP_LOOK_S = 0.1
+_STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 class ConfigurationError(NovacronError):
     """The configuration can't be used; the message is for the operator, one line per problem."""
 
     code: ClassVar[str] = "node.configuration"
+
+
+class StoppedError(NovacronError):
+    """Somebody wants the node to stop before it has read its configuration."""
+
+    code: ClassVar[str] = "node.stopped"
 
 
 class FixedKeyError(NovacronError):
@@ -111,10 +121,11 @@ class Answer:
 
 
 def read_in_fork(options: RunOptions) -> Prepared:
-    """Read the configuration; for a process that has no threads yet.
+    """Read the configuration; for a process that has no threads yet, and blocks its signals.
 
     Raises:
         ConfigurationError: it can't be used.
+        StoppedError: SIGTERM or SIGINT came meanwhile; a provider of secrets may take long.
     """
     read, write = os.pipe()
     process = multiprocess.get_context("fork").Process(
@@ -122,9 +133,14 @@ def read_in_fork(options: RunOptions) -> Prepared:
     )
     process.start()
     os.close(write)
-    with os.fdopen(read, "rb") as answer:
-        data = answer.read()
-    process.join()
+    try:
+        data = _read_unless_stopped(read)
+    except StoppedError:
+        process.kill()
+        raise
+    finally:
+        os.close(read)
+        process.join()
     return _understand(data)
 
 
@@ -201,6 +217,18 @@ def _answer_in_fork(options: RunOptions, read: int, write: int) -> None:
     with os.fdopen(write, "wb") as answer:
         answer.write(prepare.answer(options))
     os._exit(0)
+
+
+def _read_unless_stopped(descriptor: int) -> bytes:
+    data = bytearray()
+    while True:
+        if select.select([descriptor], [], [], _STOP_LOOK_S)[0]:
+            chunk = os.read(descriptor, _READ_BYTES)
+            if not chunk:
+                return bytes(data)
+            data += chunk
+        elif signal.sigpending() & _STOP_SIGNALS:
+            raise StoppedError("stopped while the configuration was read")
 
 
 def _understand(data: bytes) -> Prepared:

@@ -25,6 +25,7 @@ from services.node.prepared import (
     Prepared,
     Reloader,
     RunOptions,
+    StoppedError,
     read_in_fork,
 )
 from services.node.state_dir import StateDir
@@ -35,6 +36,7 @@ from supervisor.runtime.launcher_client import LauncherClient
 from supervisor.runtime.notify import ServiceManager
 from supervisor.runtime.root import (
     EXIT_CONFIGURATION,
+    EXIT_OK,
     EXIT_PREFLIGHT,
     RootSettings,
     run_root,
@@ -87,6 +89,8 @@ def run(options: RunOptions) -> int:
     launcher = LauncherClient.fork(TITLE, PRELOAD, GUESTS)
     try:
         return _run(options, executed, manager, output, launcher)
+    except StoppedError:
+        return EXIT_OK
     except ConfigurationError as exc:
         print(f"novacron: {exc}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return EXIT_CONFIGURATION

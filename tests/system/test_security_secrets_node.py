@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,6 +146,22 @@ def test_a_provider_that_is_away_at_boot_is_told(secret_node: Node, vault: Vault
     assert "database.redis.password" in secret_node.errors
     assert "is sealed" in secret_node.errors
     assert SECRET_ID not in secret_node.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_waiting_for_a_provider_can_be_ended(
+    secret_node: Node, vault: VaultDouble, number: signal.Signals
+) -> None:
+    """A stop does not wait for a provider that may never come."""
+    vault.is_sealed = True
+    secret_node.environ["NOVACRON_SECURITY_SECRETS_BOOTTIMEOUT"] = "5m"
+    secret_node.start(wait=False)
+    wait_until(lambda: "waiting for the secret" in secret_node.errors, "the wait")
+
+    started_s = time.monotonic()
+
+    assert secret_node.stop(number) == 0
+    assert time.monotonic() - started_s < 5.0
 
 
 def test_a_reload_without_the_provider_changes_nothing(
