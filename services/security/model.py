@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from protocol.records import Plain
 from services.data.model import PostgresSettings
 from services.security.credentials_model import TlsFiles
+from services.security.keys.model import EncryptionSettings
 from services.security.secrets.model import SecretsPartSettings
 
 
@@ -33,6 +34,7 @@ class SecuritySettings:
         audit_retention_days: ``security.audit.retentionDays``.
         audit_checkpoint_dir: ``security.audit.checkpointDir``; "" for none.
         audit_checkpoint_syslog: ``security.audit.checkpointSyslog``.
+        encryption: of the keys.
         secrets: the secrets that the configuration refers to, and where they are; None without.
         credentials: certificates and keys that the node uses.
     """
@@ -44,6 +46,7 @@ class SecuritySettings:
     audit_retention_days: int = 90
     audit_checkpoint_dir: str = ""
     audit_checkpoint_syslog: bool = False
+    encryption: EncryptionSettings = field(default_factory=EncryptionSettings)
     secrets: SecretsPartSettings | None = None
     credentials: tuple[TlsFiles, ...] = ()
 

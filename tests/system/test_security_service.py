@@ -11,6 +11,7 @@ import pytest
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.messages.health import HealthState
 from services.security import audit_part
+from services.security.audit_part import METRIC_RECORDS
 from services.security.errors import AuditDisabledError, AuditRefusedError
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.fixtures.memory_journal import MemoryJournal
@@ -128,7 +129,8 @@ def test_status_tells_keys_and_counts(database: PostgresDatabase, tmp_path: Path
         assert status["audit"]["enabled"]
         assert (status["audit"]["appended"], status["audit"]["head"]) == (2, 2)
         assert len(bytes.fromhex(status["audit"]["public_key"])) == 32
-        assert sum(sample.value for sample in found.context.samples) == 2
+        samples = [it.value for it in found.context.samples if it.name == METRIC_RECORDS]
+        assert sum(samples) == 2
 
     run(scenario())
 

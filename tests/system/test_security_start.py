@@ -13,7 +13,7 @@ import pytest
 from protocol.errors import NovacronError
 from services.data.errors import DatabaseRefusedError, DatabaseUnavailableError
 from services.data.model import PostgresSettings
-from services.security.errors import AuditSchemaError, MasterKeyError, SecurityFileError
+from services.security.errors import KeysSchemaError, MasterKeyError, SecurityFileError
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.system.security_node import Node, migrate, node, postgres_settings, rows, run
 
@@ -110,8 +110,8 @@ def test_a_database_without_the_schema_ends_the_start(
     """Waiting does not bring a table; the message names it."""
     error = start_error(tmp_path, postgres_settings(postgres_database))
 
-    assert isinstance(error, AuditSchemaError)
-    assert "audit_log" in str(error)
+    assert isinstance(error, KeysSchemaError)
+    assert "keyset_mirror" in str(error)
 
 
 def test_files_and_directory_are_private(database: PostgresDatabase, tmp_path: Path) -> None:
@@ -124,7 +124,8 @@ def test_files_and_directory_are_private(database: PostgresDatabase, tmp_path: P
     run(scenario())
     directory = tmp_path / "security"
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-    assert modes == dict.fromkeys(["master.key", "audit.jsonl", "audit.waiting.jsonl"], 0o600)
+    assert {"master.key", "keyset", "keyset.copy", "audit.jsonl"} <= set(modes)
+    assert set(modes.values()) == {0o600}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
