@@ -1,6 +1,7 @@
 """Speaking to a running tree as its operator: what is up, why not, and commands.
 
-Who may do that is decided by who may read the tree's run directory.
+Who may do that is decided by who may open the sockets in the tree's run directory; the tree knows
+a person by the account that the kernel names.
 """
 
 from __future__ import annotations
@@ -32,14 +33,11 @@ class Client:
     """
 
     def __init__(self, run_dir: Path, *, timeout_s: float = TIMEOUT_S) -> None:
-        from protocol.transports.curve import load_operator_key
+        from protocol.transports.person import PersonKeys
         from protocol.transports.zeromq import SyncClient
 
-        keys = load_operator_key(run_dir)
         self._timeout_s = timeout_s
-        self._transport: SyncClient = SyncClient(
-            run_dir, secret_key=keys.secret, public_key=keys.public
-        )
+        self._transport: SyncClient = SyncClient(run_dir, keys=PersonKeys(run_dir))
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from protocol import names
+from protocol import names, run_files
 from protocol.errors import NovacronError
 
 LOCK_NAME = "supervisor.lock"
@@ -19,7 +19,7 @@ LOCK_NAME = "supervisor.lock"
 LOCK_TIMEOUT_S = 2.0
 _LOCK_PAUSE_S = 0.02
 _PREFIX = "supervisor-"
-_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".secret", ".stacks")
+_STALE_SUFFIXES = (".sock", ".key", ".new", ".lock", ".notify", ".stacks")
 
 
 class AlreadyRunningError(NovacronError):
@@ -107,6 +107,7 @@ class Place:
             for entry in self.run_dir.iterdir():
                 if entry.name.endswith(_STALE_SUFFIXES) and not entry.is_dir():
                     entry.unlink(missing_ok=True)
+        run_files.remove(self.run_dir)
 
 
 def make(directory: Path, mode: int) -> Path:

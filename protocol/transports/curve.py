@@ -1,16 +1,18 @@
-"""CURVE keys of a tree: how they are derived, published, looked up and admitted.
+"""CURVE keys of a tree: how they are derived, published, and admitted.
 
-Each process has one key pair. Its supervisor derives it from a secret that only supervisors hold,
-so a restarted process keeps its keys and peers reconnect without asking anybody. The public half
-lies in the run directory, whose permissions decide who can read it; a server admits a client only
-if its key is published there, and knows the caller by that key, never by what it says of itself.
+Each process has one key pair as a server. Its supervisor derives it from a secret that only
+supervisors hold, so a restarted process keeps its keys and peers reconnect without asking
+anybody. The public half lies in the run directory, whose permissions decide who can read it.
+
+As a client it has another pair, which is replaced every few minutes (protocol.transports.
+identities). A server admits a client only if somebody of the tree has issued its key, and knows
+the caller by that key, never by what it says of itself.
 
 Source: ZeroMQ RFC 26 (CurveZMQ) and RFC 27 (ZAP).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from protocol.sha256 import hmac_sha256
 ZAP_DOMAIN = b"novacron"
 _ZAP_VERSION = b"1.0"
 _KEY_LENGTH = 40
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,28 @@ def key_pair(tree_secret: bytes, child_id: str) -> KeyPair:
     seed = hmac_sha256(tree_secret, b"curve key\0" + child_id.encode())
     secret = z85.encode(seed)
     return KeyPair(public=zmq.curve_public(secret), secret=secret)
+
+
+def client_pair(secret: bytes, generation: int) -> KeyPair:
+    """The key pair that a process calls with during one generation.
+
+    Args:
+        secret: 32 bytes drawn for this process; its supervisor and it know them.
+        generation: counted from its start.
+    """
+    seed = hmac_sha256(secret, b"client key\0%d" % generation)
+    key = z85.encode(seed)
+    return KeyPair(public=zmq.curve_public(key), secret=key)
+
+
+def raw_key(public: bytes) -> bytes:
+    """A key's 32 bytes.
+
+    Args:
+        public: 40 characters of Z85.
+    """
+    found: bytes = z85.decode(public)
+    return found
 
 
 def subtree_secret(tree_secret: bytes, child_id: str) -> bytes:
@@ -92,108 +117,40 @@ def published_key(run: Path, path: str) -> bytes:
     return key
 
 
-def operator_secret_path(run: Path) -> Path:
-    """The file with the secret key of the node's operators."""
-    return run / "operator.secret"
-
-
-def write_operator_key(run: Path, pair: KeyPair) -> None:
-    """Put the operators' key pair where the node's group, and nobody else, can read it."""
-    secret = operator_secret_path(run)
-    secret.unlink(missing_ok=True)
-    descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o640)
-        file.write(pair.secret)
-    publish(run, names.OPERATOR, pair.public)
-
-
-def load_operator_key(run: Path) -> KeyPair:
-    """Read the operators' key pair.
-
-    Raises:
-        PeerUnavailableError: no node has run in this state directory, or it was stopped.
-        AccessDeniedError: the user is not in the node's group.
-    """
-    source = operator_secret_path(run)
-    try:
-        secret = source.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise PeerUnavailableError(f"the node is not running: {source} does not exist") from None
-    except PermissionError:
-        raise _denied(source) from None
-    if len(secret) != _KEY_LENGTH:
-        raise PeerUnavailableError(f"{source} does not hold a key")
-    return KeyPair(public=zmq.curve_public(secret), secret=secret)
-
-
-class KeyDirectory:
-    """Who a public key belongs to, by the files of the run directory.
-
-    A key that is not known is looked for again in the directory, since its process may just have
-    been added; a known key is believed until it is looked up under another name.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._paths: dict[bytes, str] = {}
-
-    def path_of(self, public: bytes) -> str | None:
-        """The process that owns the key, or None for a stranger.
-
-        Args:
-            public: 40 characters of Z85.
-        """
-        path = self._paths.get(public)
-        if path is None or not self._is_current(path, public):
-            self._read()
-            path = self._paths.get(public)
-        return path
-
-    def _is_current(self, path: str, public: bytes) -> bool:
-        try:
-            return names.key_path(self._run, path).read_bytes() == public
-        except OSError:
-            return False
-
-    def _read(self) -> None:
-        found: dict[bytes, str] = {}
-        for entry in self._run.glob("*.key"):
-            try:
-                found[entry.read_bytes()] = names.path_of_key(entry)
-            except OSError:  # withdrawn between the listing and the reading
-                continue
-        self._paths = found
-
-
-def zap_reply(
-    request: Sequence[bytes], path_of: Callable[[bytes], str | None]
-) -> list[bytes] | None:
+def zap_reply(request: Sequence[bytes], admit: Callable[[str], bool]) -> list[bytes] | None:
     """Decide one ZAP request.
 
     Args:
         request: frames version, request id, domain, address, identity, mechanism, credentials.
-        path_of: tells the owner of a Z85 public key, or None.
+        admit: tells whether a key, in hexadecimal, may connect.
 
     Returns:
-        The reply's frames with the owner's path as user id, or None for what is not ZAP 1.0.
+        The reply's frames with the key in hexadecimal as user id, or None for what is not ZAP
+        1.0. Whose key it is each message is asked anew, since a connection outlives the answer.
     """
     if len(request) < 6 or request[0] != _ZAP_VERSION:
         return None
     request_id, domain, mechanism, credentials = request[1], request[2], request[5], request[6:]
-    owner = None
+    user_id = ""
     if domain == ZAP_DOMAIN and mechanism == b"CURVE" and len(credentials) == 1:
-        owner = path_of(z85.encode(credentials[0])) if len(credentials[0]) == 32 else None
-    if owner is None:
+        user_id = credentials[0].hex()
+    if len(user_id) != 2 * KEY_BYTES or not admit(user_id):
         return [_ZAP_VERSION, request_id, b"400", b"key not known here", b"", b""]
-    return [_ZAP_VERSION, request_id, b"200", b"OK", owner.encode(), b""]
+    return [_ZAP_VERSION, request_id, b"200", b"OK", user_id.encode(), b""]
 
 
 class ZapServer:
-    """Answers the ZAP requests of one ZeroMQ context; its owner polls ``socket``."""
+    """Answers the ZAP requests of one ZeroMQ context; its owner polls ``socket``.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: KeyDirectory) -> None:
-        self._directory = directory
+    Args:
+        context: of the sockets that are served.
+        admit: tells whether a key, in hexadecimal, may connect.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], admit: Callable[[str], bool]
+    ) -> None:
+        self._admit = admit
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")
@@ -202,7 +159,7 @@ class ZapServer:
         """Answer everything that is waiting; never blocks."""
         while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self.socket.recv_multipart(zmq.DONTWAIT)
-            reply = zap_reply(request, self._directory.path_of)
+            reply = zap_reply(request, self._admit)
             if reply is not None:
                 self.socket.send_multipart(reply, zmq.DONTWAIT)
 

@@ -6,10 +6,13 @@ Nothing queues without bound: a full queue refuses, and the sender is told.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 
@@ -18,6 +21,7 @@ from protocol.codec import MESSAGE_BYTES_MAX
 from protocol.envelope import Envelope, Kind
 from protocol.errors import (
     CallTimeoutError,
+    NovacronError,
     PeerUnavailableError,
     RemoteCallError,
     RemoteProtocolError,
@@ -31,6 +35,10 @@ Context = zmq.Context[Socket]
 # Messages that may wait in one direction of one connection. A process that is this far behind is
 # hung, and what it was to receive is answered by deadlines.
 QUEUE_MESSAGES_MAX = 1000
+# Replies that a caller has not taken, beyond what the kernel holds: at a megabyte each, a caller
+# who asks and never listens must not cost a gigabyte.
+REPLIES_MAX = 256
+_HANDSHAKE_MS = 10_000
 # A peer's socket appears within milliseconds of its start; look for it often, then less.
 _RECONNECT_FIRST_MS = 5
 _RECONNECT_MAX_MS = 250
@@ -38,6 +46,12 @@ _RECONNECT_MAX_MS = 250
 _NOW = int(zmq.DONTWAIT)
 _NOW_AND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 _READABLE = int(zmq.POLLIN)
+
+
+class EndpointTakenError(NovacronError):
+    """Another process has bound the endpoint and still runs: two would take each other's calls."""
+
+    code = "protocol.endpoint_taken"
 
 
 def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Socket:
@@ -48,8 +62,12 @@ def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Sock
         run: the run directory.
         path: the process that binds.
         keys: its key pair.
+
     """
     socket = _socket(context, zmq.ROUTER)
+    socket.setsockopt(zmq.SNDHWM, REPLIES_MAX)
+    # A peer that says nothing costs a descriptor, and there are only so many.
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
     socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
@@ -59,6 +77,27 @@ def server_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Sock
     # Group members may connect; what they may do there is decided by their key.
     names.socket_path(run, path).chmod(0o660)
     return socket
+
+
+def claim(run: Path, path: str) -> int:
+    """Hold an endpoint while the descriptor that this returns is open; before binding it.
+
+    libzmq removes whatever socket lies where it binds, so without this a second process would
+    take the place of the first, and both would believe that they serve.
+
+    Raises:
+        EndpointTakenError: another process serves it and still runs.
+    """
+    target = names.socket_path(run, path).with_suffix(".lock")
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise EndpointTakenError(
+            f"another process serves {path} in {run}; it has to end first", path=path
+        ) from None
+    return descriptor
 
 
 def client_socket(context: Context, run: Path, path: str, keys: KeyPair) -> Socket:
@@ -116,7 +155,8 @@ def take_from(socket: Socket) -> tuple[bytes, str, bytes] | None:
     """Take one message of a ROUTER that is most likely there; None when it is not.
 
     Returns:
-        The address to reply to, the path of the sender as its CURVE key proves it, the payload.
+        The address to reply to, the key of the connection in hexadecimal, the payload. Whose
+        key it is, and whether it counts, is for the guard to say.
     """
     try:
         identity = socket.recv(_NOW)
@@ -164,17 +204,46 @@ def reply_body(reply: Envelope, path: str) -> Plain:
     raise RemoteCallError(f"{path}: {message}", remote_code=reply.name)
 
 
+class KeySource(Protocol):
+    """Where a caller's keys come from, since they last for minutes."""
+
+    def current(self) -> KeyPair:
+        """The pair to call with now; another object once it is another one."""
+
+    def forget(self) -> None:
+        """No answer came: the pair may be one of a tree that has ended."""
+
+
+class FixedKeys:
+    """Keys that do not change.
+
+    Args:
+        pair: of the caller.
+    """
+
+    def __init__(self, pair: KeyPair) -> None:
+        self._pair = pair
+
+    def current(self) -> KeyPair:
+        """The pair."""
+        return self._pair
+
+    def forget(self) -> None:
+        """Nothing changes."""
+
+
 class SyncClient:
     """Calls other processes and waits for their replies; one thread, one call at a time.
 
     Args:
         run: the run directory.
-        secret_key, public_key: the caller's keys, Z85.
+        keys: the caller's; a person's are protocol.transports.person.PersonKeys.
     """
 
-    def __init__(self, run: Path, *, secret_key: bytes, public_key: bytes) -> None:
+    def __init__(self, run: Path, *, keys: KeySource) -> None:
         self._run = run
-        self._keys = KeyPair(public=public_key, secret=secret_key)
+        self._source = keys
+        self._keys = keys.current()
         self._context: Context = zmq.Context(io_threads=1)
         self._sockets: dict[str, Socket] = {}
         self._ids = itertools.count(1)
@@ -198,6 +267,9 @@ class SyncClient:
         """
         if not names.socket_path(self._run, path).exists():
             raise PeerUnavailableError(f"{path} is not running", path=path)
+        if (keys := self._source.current()) is not self._keys:
+            self._keys = keys
+            self._disconnect()
         socket = self._sockets.get(path)
         if socket is None:
             socket = self._sockets[path] = client_socket(self._context, self._run, path, self._keys)
@@ -222,13 +294,17 @@ class SyncClient:
                 return reply
         # The connection may belong to a process that has gone; the next call makes a new one.
         self._sockets.pop(path).close()
+        self._source.forget()
         raise CallTimeoutError(
             f"{path} did not answer {method} within {timeout_s:g} s", path=path, method=method
         )
 
     def close(self) -> None:
         """Close every connection; replies under way are dropped."""
+        self._disconnect()
+        self._context.term()
+
+    def _disconnect(self) -> None:
         for socket in self._sockets.values():
             socket.close()
         self._sockets.clear()
-        self._context.term()

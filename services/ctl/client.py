@@ -126,12 +126,11 @@ class Client:
             ) from exc
 
     def _connect(self) -> SyncClient:
-        from protocol.transports.curve import load_operator_key
+        from protocol.transports.person import PersonKeys
         from protocol.transports.zeromq import SyncClient
 
         self._knock()
-        keys = load_operator_key(self._run)
-        return SyncClient(self._run, secret_key=keys.secret, public_key=keys.public)
+        return SyncClient(self._run, keys=PersonKeys(self._run))
 
     def _knock(self) -> None:
         """Ask the kernel whether somebody listens: a killed node leaves its socket behind."""

@@ -31,6 +31,7 @@ _COMMANDS: Mapping[str, str] = {
     "events": "services.ctl.commands.events",
     "boot": "services.ctl.commands.boot",
     "policy": "services.ctl.commands.policy",
+    "identity": "services.ctl.commands.identity",
     "dwcp": "services.ctl.commands.dwcp",
     "db": "services.ctl.commands.db",
     "net": "services.ctl.commands.net",
@@ -41,7 +42,9 @@ _COMMANDS: Mapping[str, str] = {
     "completion": "services.ctl.commands.completion",
 }
 # Codes of a node that knows who asks and does not let them.
-_REFUSALS = frozenset(("supervisor.access_refused", "security.access_denied"))
+_REFUSALS = frozenset(
+    ("supervisor.access_refused", "supervisor.identity_revoked", "security.access_denied")
+)
 
 
 class _Program(click.Group):

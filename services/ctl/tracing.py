@@ -22,7 +22,7 @@ from protocol.messages.status import ComponentStatus
 from protocol.messages.trace import Decision, TracePage, TraceQuery
 from protocol.records import from_wire, to_wire
 from protocol.transports import zeromq
-from protocol.transports.curve import KeyPair, load_operator_key
+from protocol.transports.person import PersonKeys
 
 # How long a decision waits for earlier ones of other supervisors; a person does not see it.
 HOLD_S = 0.2
@@ -83,7 +83,7 @@ class Gatherer:
         self.lost = 0
         self._run = run
         self._context: zeromq.Context = zmq.Context(io_threads=1)
-        self._keys: KeyPair = load_operator_key(run)
+        self._keys = PersonKeys(run)
         self._poller = zmq.Poller()
         self._sources: dict[str, _Source] = {}
         self._numbers = itertools.count(1)
@@ -155,7 +155,7 @@ class Gatherer:
 
     def _connect(self, path: str) -> _Source | None:
         try:
-            socket = zeromq.client_socket(self._context, self._run, path, self._keys)
+            socket = zeromq.client_socket(self._context, self._run, path, self._keys.current())
         except PeerUnavailableError:
             return None  # it has not begun yet; the next ``ask`` tries again
         self._poller.register(socket, zmq.POLLIN)

@@ -16,6 +16,10 @@ from services.config.errors import ConfigError
 from services.config.kinds import DatabaseMode
 from services.config.model import Config
 from services.node.prepared import Answer, Listener, Prepared, RunOptions
+from services.policy import host
+from services.policy.source import Source
+from supervisor.guard.policy import to_plain
+from supervisor.runtime.launch import IDENTITY_S
 
 
 def answer(options: RunOptions) -> bytes:
@@ -33,11 +37,13 @@ def prepare(options: RunOptions) -> Prepared:
     Raises:
         ConfigError: it is invalid.
     """
-    loaded = _load(options)
+    directory = locate.config_dir(options.config_dir, os.environ)
+    loaded = _load(options, directory)
     credentials.require_usable(loaded.config, loaded.origins)
     found = secrets.with_secrets(loaded.config, loaded.origins, os.environ)
     config = found.config
     system, platform = config.system, config.platform
+    policy = _policy(config, directory)
     return Prepared(
         spec=tree.build(config, _place(config), found.part),
         digests=_digests(config),
@@ -53,7 +59,9 @@ def prepare(options: RunOptions) -> Prepared:
         embedded=config.database.mode is DatabaseMode.EMBEDDED,
         shutdown_timeout_s=system.shutdown_timeout,
         listeners=_listeners(config),
-        notes=tuple(str(note) for note in loaded.notes),
+        policy=codec.encode(to_plain(policy.policy)),
+        identity_s=_identity_s(config),
+        notes=(*(str(note) for note in loaded.notes), *policy.notes),
     )
 
 
@@ -63,14 +71,30 @@ def main() -> None:
     sys.stdout.buffer.write(answer(options))
 
 
-def _load(options: RunOptions) -> loader.LoadedConfig:
+def _load(options: RunOptions, directory: Path) -> loader.LoadedConfig:
     overrides: dict[str, Plain] = {}
     if options.state_dir is not None:
         overrides["system.dataDir"] = options.state_dir
     if options.roles:
         overrides["platform.roles"] = list(options.roles)
-    directory = locate.config_dir(options.config_dir, os.environ)
     return loader.load(directory, options.environment, os.environ, overrides)
+
+
+def _policy(config: Config, directory: Path) -> Source:
+    trust = config.security.zero_trust
+    return host.load(
+        host.find(trust.policy_file, directory),
+        group=config.system.group,
+        is_enforced=trust.enabled,
+        is_audited=config.security.audit.enabled,
+    )
+
+
+def _identity_s(config: Config) -> float:
+    """How long a key lasts: never longer than trust does, and shorter where it is renewed."""
+    trust = config.security.zero_trust
+    longest_s: float = trust.max_trust_duration
+    return min(IDENTITY_S, longest_s) if trust.continuous_auth else longest_s
 
 
 def _place(config: Config) -> tree.Place:

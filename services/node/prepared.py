@@ -41,6 +41,8 @@ FIXED_KEYS = frozenset(
         "system.serviceUser",
         "system.group",
         "system.shutdownTimeout",
+        "security.zeroTrust.continuousAuth",
+        "security.zeroTrust.maxTrustDuration",
     )
 )
 _READ_BYTES = 1 << 16
@@ -92,6 +94,8 @@ class Prepared:
         spec: the root's children, their settings included; holds secrets.
         digests: a hash of each value by dotted key, to tell what a reload changes.
         listeners: by the configuration key of the port.
+        policy: compiled and encoded.
+        identity_s: life of the keys that processes call with.
         notes: remarks for the operator.
     """
 
@@ -109,6 +113,8 @@ class Prepared:
     embedded: bool
     shutdown_timeout_s: float
     listeners: dict[str, Listener]
+    policy: bytes
+    identity_s: float
     notes: tuple[str, ...] = ()
 
 
@@ -203,7 +209,7 @@ class Reloader:
                 f"{', '.join(fixed)} can't change while the node runs: stop and start it"
             )
         self._prepared = prepared
-        return Reloaded(spec=prepared.spec, changed=changed)
+        return Reloaded(spec=prepared.spec, changed=changed, policy=prepared.policy)
 
 
 def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:

@@ -154,6 +154,9 @@ def _tree_settings(prepared: Prepared, state: StateDir) -> TreeSettings:
         run_dir=str(state.run_dir),
         log_dir="" if state.log_dir is None else str(state.log_dir),
         log_level=prepared.log_level,
+        spool_dir=str(state.spool_dir),
+        has_policy=True,
+        identity_s=prepared.identity_s,
     )
 
 
@@ -202,6 +205,7 @@ def _root_settings(
         phase_ends_s=phase_ends_s,
         shutdown_timeout_s=prepared.shutdown_timeout_s,
         addresses=addresses,
+        policy=prepared.policy,
     )
 
 

@@ -8,6 +8,7 @@ Below ``<state>``, 0751; root's group is the operators', so that its members rea
     run/pg, run/redis   sockets of the embedded servers              service user, 0700
     logs                unless configured elsewhere                  2750
     security            0700
+    security/spool      audit records that nobody has taken yet      0700
     dwcp                0750
     dwcp/incoming       2750
     postgres, redis     data of the embedded servers                 service user, 0700
@@ -30,19 +31,19 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol import names
+from protocol import names, run_files
 from services.node import directories, lock
 from services.node.directories import explained, refused, user_name
 from services.node.errors import ServiceUserError, StateDirectoryError, StateFormatError
 
 FORMAT = 1
 FORMAT_NAME = "format"
+SPOOL_NAME = "spool"
 
 _OWN_NAMES = frozenset({"run", "logs", "security", "dwcp", "postgres", "redis"})
 _OWN_MARKS = frozenset({FORMAT_NAME, lock.NAME})
 _MOUNT_NAMES = frozenset({"lost+found"})
-_STALE_SUFFIXES = (".sock", ".key", ".key.new", ".notify", ".stacks")
-_STALE_NAMES = frozenset({"operator.secret"})
+_STALE_SUFFIXES = (".sock", ".key", ".new", ".lock", ".notify", ".stacks")
 # In the run directory, a link back to the state directory, for people who wonder whose it is.
 _BACK_LINK = "state"
 _SHARED, _PRIVATE, _GROUP = 0o2750, 0o700, 0o750
@@ -59,6 +60,7 @@ class StateDir:
         run_dir: of the sockets and keys.
         log_dir: None where no log file can be written; ``log_problem`` says why.
         incoming_dir: where received files appear.
+        spool_dir: where processes note privileged calls.
         postgres_dir, postgres_socket_dir, redis_dir, redis_socket: of the embedded servers.
         server_user: account of the embedded servers; "" for the node's own.
         lock_fd: not inherited by other programs, but by forks: the last one lets go.
@@ -70,6 +72,7 @@ class StateDir:
     log_dir: Path | None
     log_problem: str
     incoming_dir: Path
+    spool_dir: Path
     postgres_dir: Path
     postgres_socket_dir: Path
     redis_dir: Path
@@ -135,6 +138,7 @@ def prepare(
         log_dir=None if log_problem else log_dir,
         log_problem=log_problem,
         incoming_dir=state / "dwcp" / "incoming",
+        spool_dir=state / "security" / SPOOL_NAME,
         postgres_dir=state / "postgres",
         postgres_socket_dir=run / "pg",
         redis_dir=state / "redis",
@@ -289,7 +293,8 @@ def leave(state: StateDir) -> None:
 
 
 def _clear(run: Path) -> None:
-    """Remove sockets and keys; the lock says that nobody uses them."""
+    """Remove sockets, keys and identities; the lock says that nobody uses them."""
+    run_files.remove(run)
     for directory in (run, run / "pg", run / "redis"):
         # A link or a file in place of a directory is reported where the directory is made.
         if directory.is_symlink() or not directory.is_dir():
@@ -297,7 +302,7 @@ def _clear(run: Path) -> None:
         for entry in directory.iterdir():
             # PostgreSQL would take its lock's old process id for a process of today.
             is_stale = entry.name.startswith(".s.PGSQL.") or entry.name.endswith(_STALE_SUFFIXES)
-            if is_stale or entry.name in _STALE_NAMES:
+            if is_stale:
                 with contextlib.suppress(IsADirectoryError):
                     entry.unlink(missing_ok=True)
 
@@ -307,6 +312,7 @@ def _complete(state: Path, run: Path, owners: _Owners, *, embedded: bool) -> Non
         # One that is there is judged by the security level: its mode may tell of a leak.
         (state / "security").mkdir(mode=_PRIVATE)
         directories.own(state / "security", owners.uid, owners.gid, _PRIVATE)
+    directories.ensure(state / "security" / SPOOL_NAME, owners.uid, owners.gid, _PRIVATE)
     directories.ensure(state / "dwcp", owners.uid, owners.gid, _GROUP)
     directories.ensure(state / "dwcp" / "incoming", owners.uid, owners.gid, _SHARED)
     if embedded:

@@ -62,6 +62,11 @@ DECLARED = (
         text="Bytes before compression divided by bytes after it, of the last transfer.",
     ),
     Declared(
+        name="novacron_calls_refused_total",
+        kind=MetricKind.COUNTER,
+        text="Calls of a component that its policy, or the caller's identity, did not allow.",
+    ),
+    Declared(
         name="novacron_journal_records_lost_total",
         kind=MetricKind.COUNTER,
         text="Journal records that were gone before telemetry had read them.",

@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import signal
+import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError, PeerUnavailableError, RemoteProtocolError
 from protocol.messages.control import CheckReport, EventReport, Hello
 from protocol.messages.health import Health, HealthState
-from protocol.messages.metrics import MetricBatch, MetricSample
+from protocol.messages.metrics import MetricBatch, MetricKind, MetricSample
 from protocol.records import Plain, to_wire
 from protocol.transports import zeromq
-from protocol.transports.curve import KeyDirectory, KeyPair, ZapServer
+from protocol.transports.curve import KeyPair, ZapServer
 from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
 from supervisor.child.deadlines import Deadlines
@@ -28,6 +29,9 @@ from supervisor.child.failure import report_failure
 from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
 from supervisor.child.warm import Warmth
+from supervisor.guard.gate import Gate, Outcome, unaudited
+from supervisor.guard.guard import Guard, Verdict
+from supervisor.guard.own_keys import OwnKeys
 from supervisor.posix.board import Board
 from supervisor.quiet_imports import structlog
 from supervisor.runtime.launch import Launch
@@ -142,7 +146,7 @@ class _Runtime:
         return 0
 
     async def _come_up(self) -> None:
-        self._tell("hello", Hello(pid=os.getpid(), incarnation=self._launch.incarnation))
+        self._say_hello()
         await self._service.init(self)
         self._handlers = self._service.calls()
         self._waiting = {n for n, h in self._handlers.items() if inspect.iscoroutinefunction(h)}
@@ -187,31 +191,81 @@ class _Runtime:
 
     def _open(self) -> None:
         launch = self._launch
-        run = Path(launch.tree.run_dir)
+        run = self._run = Path(launch.tree.run_dir)
         keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
-        self._zap = ZapServer(self._context, KeyDirectory(run))
+        self._guard = Guard(
+            run, launch.path, has_policy=launch.tree.has_policy, is_supervisor=False
+        )
+        self._gate = Gate(
+            launch.path, launch.tree.spool_dir, self._loop.add_reader, self._turn_gate_later
+        )
+        self._zap = ZapServer(self._context, self._guard.admit)
         self._loop.add_reader(zeromq.descriptor(self._zap.socket), self._zap.turn)
         self._zap.turn()
+        self._claim = zeromq.claim(run, launch.path)
         self._requests = zeromq.server_socket(self._context, run, launch.path, keys)
         self._router = AsyncSocket(self._loop, self._requests, self._take_request)
-        self._control = zeromq.client_socket(self._context, run, launch.supervisor_path, keys)
-        self._supervisor = AsyncSocket(self._loop, self._control, self._take_order)
-        self._peers = Peers(self._loop, self._context, run, keys)
+        self._own_keys = OwnKeys(
+            run,
+            launch.identity_secret,
+            since_s=launch.identity_since_s,
+            life_s=launch.tree.identity_s,
+        )
+        self._supervisor = self._connect_supervisor()
+        self._supervisor_before: AsyncSocket | None = None
+        self._peers = Peers(self._loop, self._context, run, self._own_keys)
 
     def _close(self) -> None:
         self._peers.close()
         self._router.close()
         # What was said last, such as the final metrics and health, may still be on its way.
         self._supervisor.close(linger_ms=100)
+        if self._supervisor_before is not None:
+            self._supervisor_before.close(linger_ms=100)
         self._loop.remove_reader(zeromq.descriptor(self._zap.socket))
         self._zap.close()
+        self._gate.close()
         self._context.term()
+
+    def _connect_supervisor(self) -> AsyncSocket:
+        self._keys = self._own_keys.current()
+        path = self._launch.supervisor_path
+        control = zeromq.client_socket(self._context, self._run, path, self._keys)
+        return AsyncSocket(self._loop, control, lambda: self._take_order(control))
+
+    def _renew_supervisor(self) -> None:
+        """Go on with other keys, on another connection."""
+        before = self._supervisor
+        try:
+            self._supervisor = self._connect_supervisor()
+        except PeerUnavailableError:  # it is about to end, and we with it
+            return
+        # An order may still be on its way to the connection before this one.
+        if self._supervisor_before is not None:
+            self._supervisor_before.close()
+        self._supervisor_before = before
+        self._say_hello()
+
+    def _say_hello(self) -> None:
+        hello = Hello(pid=os.getpid(), incarnation=self._launch.incarnation)
+        message = Envelope(Kind.CAST, 0, "hello", 0, "", to_wire(hello))
+        self._supervisor.send([envelope.encode(message)])
+
+    def _say(self, message: Envelope) -> bool:
+        """Send to the supervisor; False when the queue is full."""
+        if self._own_keys.current() is not self._keys:
+            self._renew_supervisor()
+        return self._supervisor.send([envelope.encode(message)])
+
+    def _turn_gate_later(self, at_s: float) -> None:
+        delay_s = max(0.0, at_s - time.monotonic())
+        self._loop.call_later(delay_s, lambda: self._gate.turn(time.monotonic()))
 
     def _tell(self, method: str, body: object) -> None:
         """Cast to the supervisor; a full queue drops, and the log says so."""
         correlation = logs.correlation_id.get()
         message = Envelope(Kind.CAST, 0, method, 0, correlation, to_wire(body))
-        if not self._supervisor.send([envelope.encode(message)]):
+        if not self._say(message):
             self._log.warning("control_queue_full", method=method)
 
     def _send_metrics(self, *, again: bool = True) -> None:
@@ -230,8 +284,8 @@ class _Runtime:
 
     # -- what arrives ---------------------------------------------------------------------------
 
-    def _take_order(self) -> bool:
-        payload = zeromq.take(self._control)
+    def _take_order(self, control: zeromq.Socket) -> bool:
+        payload = zeromq.take(control)
         if payload is None:
             return False
         order = envelope.decode(payload)
@@ -250,29 +304,65 @@ class _Runtime:
             health = Health(HealthState.UNHEALTHY, str(exc) or type(exc).__name__)
         report = to_wire(CheckReport(results={self.path: health}))
         reply = Envelope(Kind.REPLY, order.id, "", 0, order.correlation, report)
-        self._supervisor.send([envelope.encode(reply)])
+        self._say(reply)
 
     def _take_request(self) -> bool:
         arrived = zeromq.take_from(self._requests)
         if arrived is None:
             return False
-        identity, caller, payload = arrived
+        address, user_id, payload = arrived
         try:
             message = envelope.decode(payload)
+            if message.kind is not Kind.CALL and message.kind is not Kind.CAST:
+                raise RemoteProtocolError("a reply to what was never asked")
         except RemoteProtocolError as exc:
-            self._log.warning("message_refused", reason=str(exc), caller=caller)
+            who = self._guard.identify(user_id)
+            self._gate.refuse_malformed("" if who is None else who.name, str(exc))
             return True
+        verdict = self._guard.judge(user_id, message.name)
+        if verdict.code or verdict.is_audited:
+            self._take_special(address, verdict, message)
+        else:
+            self._take_allowed(address, verdict.caller, message, unaudited)
+        return True
+
+    def _take_special(self, address: bytes, verdict: Verdict, message: Envelope) -> None:
+        """A call that is refused, or has to be recorded first."""
+
+        def refuse(code: str, sentence: str) -> None:
+            self._reply(address, message, Kind.FAILURE, code, sentence)
+
+        def proceed(outcome: Outcome) -> None:
+            self._take_allowed(address, verdict.caller, message, outcome)
+
+        if verdict.code:
+            self._gate.refuse(verdict, message, refuse)
+            self.measure(MetricSample(MetricKind.COUNTER, "novacron_calls_refused_total", 1.0))
+        else:
+            self._gate.record(verdict, message, proceed, refuse)
+
+    def _take_allowed(
+        self, address: bytes, caller: str, message: Envelope, outcome: Outcome
+    ) -> None:
         handler = self._handlers.get(message.name)
         if handler is None:
             reason = f"no method {message.name!r}" if self._is_ready else "still starting"
-            self._reply(identity, message, Kind.FAILURE, "protocol.no_method", reason)
+            outcome("protocol.no_method")
+            self._reply(address, message, Kind.FAILURE, "protocol.no_method", reason)
         elif len(self._tasks) >= CALLS_MAX:
-            self._reply(identity, message, Kind.FAILURE, "overloaded", "too many calls at once")
+            outcome("overloaded")
+            self._reply(address, message, Kind.FAILURE, "overloaded", "too many calls at once")
         else:
-            self._start(identity, message, handler, caller)
-        return True
+            self._start(address, message, handler, caller, outcome)
 
-    def _start(self, identity: bytes, message: Envelope, handler: CallHandler, caller: str) -> None:
+    def _start(
+        self,
+        identity: bytes,
+        message: Envelope,
+        handler: CallHandler,
+        caller: str,
+        outcome: Outcome,
+    ) -> None:
         """Run a handler: one that need not wait is answered at once, without a task."""
         logs.correlation_id.set(message.correlation)
         remaining_s = message.timeout_ms / 1000 if message.kind is Kind.CALL else math.inf
@@ -280,33 +370,44 @@ class _Runtime:
         try:
             result = handler(request)
             if message.name in self._waiting:
-                task = self._spawn(self._serve(identity, message, result))
+                task = self._spawn(self._serve(identity, message, result, outcome))
                 if message.kind is Kind.CALL:
                     self._deadlines.add(task, remaining_s)
                 return
             body = to_wire(result)
         # A bug in one method must not end the service for everybody else; it is answered.
         except Exception as exc:  # noqa: BLE001
-            self._reply_error(identity, message, exc)
+            self._reply_error(identity, message, exc, outcome)
         else:
+            outcome("")
             self._reply(identity, message, Kind.REPLY, "", body)
 
-    async def _serve(self, identity: bytes, message: Envelope, work: Awaitable[Plain]) -> None:
+    async def _serve(
+        self, identity: bytes, message: Envelope, work: Awaitable[Plain], outcome: Outcome
+    ) -> None:
         """Wait for a handler; it is cancelled when the caller has given up by now."""
         try:
             body = to_wire(await work)
         # As in _start.
         except Exception as exc:  # noqa: BLE001
-            self._reply_error(identity, message, exc)
+            self._reply_error(identity, message, exc, outcome)
+        except asyncio.CancelledError:
+            outcome("protocol.call_timeout")
+            raise
         else:
+            outcome("")
             self._reply(identity, message, Kind.REPLY, "", body)
 
-    def _reply_error(self, identity: bytes, message: Envelope, error: Exception) -> None:
+    def _reply_error(
+        self, identity: bytes, message: Envelope, error: Exception, outcome: Outcome
+    ) -> None:
         if isinstance(error, NovacronError):
             self._log.info("call_failed", method=message.name, code=error.code, reason=str(error))
+            outcome(error.code)
             self._reply(identity, message, Kind.FAILURE, error.code, str(error))
         else:
             self._log.error("call_crashed", method=message.name, exc_info=error)
+            outcome("internal")
             self._reply(identity, message, Kind.FAILURE, "internal", type(error).__name__)
 
     def _reply(

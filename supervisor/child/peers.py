@@ -17,16 +17,35 @@ from supervisor.child import logs
 from supervisor.child.asyncio_socket import AsyncSocket
 from supervisor.child.deadlines import Deadlines
 from supervisor.child.reply import Reply
+from supervisor.guard.own_keys import OwnKeys
 
 # How long a peer's key is believed without looking; reading it takes three system calls.
 _KEY_TRUST_S = 1.0
+# What was said last may still be on its way.
+_LINGER_MS = 50
 
 
 @dataclass(slots=True)
 class _Connection:
+    """A connection; it is replaced together with the keys of either side.
+
+    Attributes:
+        key: of the process that is called.
+        own: the keys that it was made with.
+        checked_s: when ``key`` was looked at.
+        calls: that wait for their replies on it.
+        is_suspect: a call was not answered, so the next one makes another connection: the other
+            side may have refused the keys, which nobody tells us.
+        is_replaced: it ends with its last call.
+    """
+
     key: bytes
+    own: KeyPair
     checked_s: float
     socket: AsyncSocket
+    calls: int = 0
+    is_suspect: bool = False
+    is_replaced: bool = False
 
 
 class Peers:
@@ -40,7 +59,7 @@ class Peers:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, context: zeromq.Context, run: Path, keys: KeyPair
+        self, loop: asyncio.AbstractEventLoop, context: zeromq.Context, run: Path, keys: OwnKeys
     ) -> None:
         self._loop = loop
         self._context = context
@@ -61,15 +80,20 @@ class Peers:
             raise PeerUnavailableError(f"the queue to {path} is full", path=path)
         reply = self._pending[number] = Reply(loop=self._loop)
         self._deadlines.add(number, timeout_s)
+        connection.calls += 1
         try:
             return zeromq.reply_body(await reply, path)
         except TimeoutError:
+            connection.is_suspect = True
             raise CallTimeoutError(
                 f"{path} did not answer {method} within {timeout_s:g} s", path=path, method=method
             ) from None
         finally:
             self._deadlines.discard(number)
             del self._pending[number]
+            connection.calls -= 1
+            if connection.is_replaced and not connection.calls:
+                connection.socket.close(linger_ms=_LINGER_MS)
 
     def cast(self, path: str, method: str, body: Plain) -> bool:
         """See ServiceContext.cast.
@@ -83,26 +107,34 @@ class Peers:
     def close(self) -> None:
         """Close all connections."""
         for connection in self._connections.values():
-            connection.socket.close(linger_ms=50)
+            connection.socket.close(linger_ms=_LINGER_MS)
         self._connections.clear()
 
     def _connection(self, path: str) -> _Connection:
         connection = self._connections.get(path)
         now_s = self._loop.time()
-        if connection is not None and now_s - connection.checked_s < _KEY_TRUST_S:
-            return connection
-        # A process that was stopped withdraws its key, and a call to it would only run into its
-        # deadline; one of a new tree has another key.
+        own = self._keys.current()
+        if connection is not None and connection.own is own and not connection.is_suspect:
+            if now_s - connection.checked_s < _KEY_TRUST_S:
+                return connection
+            # A process that was stopped withdraws its key, and a call to it would only run into
+            # its deadline; one of a new tree has another key.
+            if published_key(self._run, path) == connection.key:
+                connection.checked_s = now_s
+                return connection
         key = published_key(self._run, path)
-        if connection is not None and connection.key == key:
-            connection.checked_s = now_s
-            return connection
         if connection is not None:
-            connection.socket.close()
-        socket = zeromq.client_socket(self._context, self._run, path, self._keys)
+            self._replace(connection)
+        socket = zeromq.client_socket(self._context, self._run, path, own)
         link = AsyncSocket(self._loop, socket, lambda: self._take(socket))
-        connection = self._connections[path] = _Connection(key, now_s, link)
+        connection = self._connections[path] = _Connection(key, own, now_s, link)
         return connection
+
+    def _replace(self, connection: _Connection) -> None:
+        """End a connection, once what was asked on it is answered."""
+        connection.is_replaced = True
+        if not connection.calls:
+            connection.socket.close(linger_ms=_LINGER_MS)
 
     def _take(self, socket: zeromq.Socket) -> bool:
         payload = zeromq.take(socket)

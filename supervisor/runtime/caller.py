@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from protocol import names
+from collections.abc import Callable
+
 from protocol.dataclass import dataclass
 from protocol.envelope import Envelope
 from protocol.errors import NovacronError
-
-
-class AccessRefusedError(NovacronError):
-    """The caller's key does not allow this call."""
-
-    code = "supervisor.access_refused"
+from supervisor.guard.gate import unaudited
 
 
 class BusyError(NovacronError):
@@ -23,18 +19,16 @@ class BusyError(NovacronError):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Where a reply goes to, and who asked."""
+    """Where a reply goes to, and who asked.
+
+    Attributes:
+        identity: address on the ROUTER.
+        path: of the process, or ``operator/<user name>``, as the key proves it.
+        message: the call.
+        outcome: takes what became of a recorded call: an error's code, or "" for success.
+    """
 
     identity: bytes
     path: str
     message: Envelope
-
-
-def require_operator(caller: Caller) -> None:
-    """Refuse a caller that is not an operator.
-
-    Raises:
-        AccessRefusedError: its key is one of the tree's processes.
-    """
-    if caller.path != names.OPERATOR:
-        raise AccessRefusedError(f"{caller.path} may not {caller.message.name}")
+    outcome: Callable[[str], None] = unaudited

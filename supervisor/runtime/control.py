@@ -1,7 +1,7 @@
 """The control channel of a supervisor: what children report, and what operators ask for.
 
 Who speaks is known by the CURVE key, never by what a message says. A child's messages count only
-from the connection of its present incarnation; commands are taken from operators alone.
+with the identity of its present incarnation; every call is put to the guard.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from protocol.messages.health import Health, HealthState
 from protocol.messages.trace import TraceQuery
 from protocol.records import Plain, from_wire, to_wire
 from protocol.transports import zeromq
+from protocol.transports.identities import Identity
 from supervisor.child import logs
 from supervisor.core import events
 from supervisor.core.child import ChildState
 from supervisor.core.spec import SupervisorSpec
-from supervisor.runtime.caller import BusyError, Caller, require_operator
+from supervisor.guard.gate import Gate
+from supervisor.runtime.caller import BusyError, Caller
 from supervisor.runtime.explain import explain
 from supervisor.runtime.processes import Process
 
@@ -42,7 +44,7 @@ _PENDING_MAX = 64
 class _Check:
     deadline_s: float
     done: Callable[[CheckReport], None]
-    waiting: dict[str, str]  # identity key of the child -> its path
+    waiting: set[str]  # paths of children
     results: dict[str, Health] = field(default_factory=dict)
 
 
@@ -58,10 +60,12 @@ class Control:
 
     Attributes:
         calls: further calls, by method; each answers through ``reply`` or ``refuse``.
+        gate: refuses and records.
     """
 
     def __init__(self, loop: SupervisorLoop, router: zeromq.Socket) -> None:
         self.router = router
+        self.gate = Gate(loop.path, loop.tree.spool_dir, loop.watch)
         self.calls: dict[str, CallTaker] = {
             **loop.orders.calls,
             "explain": self._take_explain,
@@ -80,27 +84,33 @@ class Control:
             arrived = zeromq.receive_from(self.router)
             if arrived is None:
                 return
-            identity, sender, payload = arrived
+            address, user_id, payload = arrived
             try:
-                self._take_message(identity, sender, envelope.decode(payload))
+                self._take_message(address, user_id, envelope.decode(payload))
             except RemoteProtocolError as exc:
-                self._log.warning("message_refused", sender=sender, reason=str(exc))
+                sender = self._loop.guard.identify(user_id)
+                name = "" if sender is None else sender.name
+                self.gate.refuse_malformed(name, str(exc))
 
-    def _take_message(self, identity: bytes, sender: str, message: Envelope) -> None:
-        match message.kind:
-            case Kind.CAST:
-                self._take_cast(identity, sender, message)
-            case Kind.CALL:
-                self._take_call(Caller(identity, sender, message))
-            case Kind.REPLY | Kind.FAILURE:
-                self._take_check_reply(identity, message)
-
-    def _take_cast(self, identity: bytes, sender: str, message: Envelope) -> None:
-        name = self._child_id(sender)
-        process = self._loop.processes.get(name)
-        if process is None:
+    def _take_message(self, address: bytes, user_id: str, message: Envelope) -> None:
+        if message.kind is Kind.CALL:
+            self._take_call(address, user_id, message)
             return
+        sender = self._loop.guard.identify(user_id)
+        if sender is None:
+            self.gate.refuse_malformed("", f"{message.name}: its identity does not count")
+        elif message.kind is Kind.CAST:
+            self._take_cast(address, sender, message)
+        else:
+            self._take_check_reply(sender.name, message)
+
+    def _take_cast(self, identity: bytes, who: Identity, message: Envelope) -> None:
+        sender, name = who.name, self._child_id(who.name)
+        process = self._loop.processes.get(name)
+        if process is None or process.incarnation != who.incarnation:
+            return  # a word of a process that has been replaced
         if message.name == "hello":
+            # Said again on the connection that follows when the child's keys are renewed.
             hello = from_wire(Hello, message.body)
             if hello.incarnation == process.incarnation:
                 process.identity = identity
@@ -110,8 +120,6 @@ class Control:
                 if child is not None and child.state is ChildState.STOPPING:
                     self.send_stop(process)  # it was asked before it could be spoken to
             return
-        if process.identity != identity:
-            return  # a word of a process that has been replaced
         match message.name:
             case "ready":
                 self._loop.watch_liveness()
@@ -136,7 +144,24 @@ class Control:
             if record.path.startswith(f"{sender}/"):
                 self._loop.records.take(record)
 
-    def _take_call(self, caller: Caller) -> None:
+    def _take_call(self, address: bytes, user_id: str, message: Envelope) -> None:
+        verdict = self._loop.guard.judge(user_id, message.name)
+        caller = Caller(address, verdict.caller, message)
+
+        def refuse(code: str, sentence: str) -> None:
+            self.refuse(caller, code, sentence)
+
+        def proceed(outcome: Callable[[str], None]) -> None:
+            self._carry_out(replace(caller, outcome=outcome))
+
+        if verdict.code:
+            self.gate.refuse(verdict, message, refuse)
+        elif verdict.is_audited:
+            self.gate.record(verdict, message, proceed, refuse)
+        else:
+            self._carry_out(caller)
+
+    def _carry_out(self, caller: Caller) -> None:
         taker = self.calls.get(caller.message.name)
         if taker is None:
             self.refuse(caller, "protocol.no_method", f"no method {caller.message.name!r}")
@@ -150,10 +175,12 @@ class Control:
 
     def reply(self, caller: Caller, body: Plain) -> None:
         """Answer a call."""
+        caller.outcome("")
         self._answer(caller, Kind.REPLY, "", body)
 
     def refuse(self, caller: Caller, code: str, sentence: str) -> None:
         """Answer a call with an error."""
+        caller.outcome(code)
         self._answer(caller, Kind.FAILURE, code, sentence)
 
     def send_stop(self, process: Process) -> bool:
@@ -179,12 +206,10 @@ class Control:
     # -- what operators look at -----------------------------------------------------------------
 
     def _take_explain(self, caller: Caller) -> None:
-        require_operator(caller)
         query = from_wire(ExplainQuery, caller.message.body or {})
         self.reply(caller, to_wire(explain(self._loop.records.view(), query.id)))
 
     def _take_trace(self, caller: Caller) -> None:
-        require_operator(caller)
         query = from_wire(TraceQuery, caller.message.body or {})
         # The answer has to be there before the caller stops waiting for it.
         patience_s = max(0.0, caller.message.timeout_ms / 1000 - 0.5)
@@ -200,7 +225,7 @@ class Control:
         if len(self._checks) >= _PENDING_MAX:
             raise BusyError("too many probes are under way; try again")
         number = next(self._ids)
-        check = _Check(time.monotonic() + timeout_s, done, {})
+        check = _Check(time.monotonic() + timeout_s, done, set())
         for name, child in self._loop.machine.children.items():
             path = names.child_path(self._loop.path, name)
             process = self._loop.processes.get(name)
@@ -212,14 +237,15 @@ class Control:
             else:
                 message = Envelope(Kind.CALL, number, "check", int(timeout_s * 1000), "", None)
                 if self._send_child(process, message):
-                    check.waiting[process.identity.hex()] = path
+                    check.waiting.add(path)
         self._checks[number] = check
         self._settle_checks(time.monotonic())
 
-    def _take_check_reply(self, identity: bytes, message: Envelope) -> None:
+    def _take_check_reply(self, sender: str, message: Envelope) -> None:
         check = self._checks.get(message.id)
-        if check is None or check.waiting.pop(identity.hex(), None) is None:
+        if check is None or sender not in check.waiting:
             return
+        check.waiting.discard(sender)
         if message.kind is Kind.REPLY:
             check.results.update(from_wire(CheckReport, message.body).results)
         self._settle_checks(time.monotonic())
@@ -229,7 +255,7 @@ class Control:
             if check.waiting and check.deadline_s > now_s:
                 continue
             del self._checks[number]
-            for path in check.waiting.values():
+            for path in check.waiting:
                 check.results[path] = Health(HealthState.UNHEALTHY, "did not answer the probe")
             check.done(CheckReport(results=check.results))
 
@@ -238,19 +264,21 @@ class Control:
     def due_s(self) -> float | None:
         """When ``turn`` is needed next."""
         due = [check.deadline_s for check in self._checks.values()]
-        if (recorder_s := self._loop.recorder.due_s()) is not None:
-            due.append(recorder_s)
+        others = (self._loop.recorder.due_s(), self.gate.due_s())
+        due.extend(at_s for at_s in others if at_s is not None)
         return min(due, default=None)
 
     def turn(self, now_s: float) -> None:
         """Answer the probes and readers whose time has come."""
+        self.gate.turn(now_s)
         if self._checks:
             self._settle_checks(now_s)
         if self._loop.recorder.is_on:
             self._loop.recorder.turn(now_s)
 
     def close(self) -> None:
-        """Close the socket; last replies get a moment to leave."""
+        """Close the socket; last replies and records get a moment to leave."""
+        self.gate.close()
         self.router.close(linger=50)
 
     def _child_id(self, sender: str) -> str:

@@ -7,6 +7,8 @@ from supervisor.core.spec import ChildSpec
 
 # Prefix of the titles of a tree's processes.
 TITLE = "novacron"
+# Long against what renewing costs, short against what somebody does with a stolen key.
+IDENTITY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,9 @@ class TreeSettings:
         title: prefix of the process titles.
         takes_children: operators may add children at run time and delete them, which is as much
             as running any program as the tree's user.
+        spool_dir: absolute path of the audit spool; "" where nothing can be recorded.
+        has_policy: the run directory holds one, so that a missing one allows nothing.
+        identity_s: life of the keys that a process calls with.
     """
 
     run_dir: str
@@ -30,6 +35,9 @@ class TreeSettings:
     log_files: int = 5
     title: str = TITLE
     takes_children: bool = False
+    spool_dir: str = ""
+    has_policy: bool = False
+    identity_s: float = IDENTITY_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +71,9 @@ class Launch:
         incarnation: which process of the child it is.
         path, supervisor_path: places in the tree.
         slot: where it beats on the supervisor's board.
-        public_key, secret_key: its CURVE keys, Z85.
+        public_key, secret_key: its CURVE keys as a server, Z85.
+        identity_secret, identity_since_s: from which and from when on it derives the keys that
+            it calls with; empty for a command.
         tree_secret: from which a nested supervisor derives its children's keys; else empty.
         notify_socket: where a command says READY=1; "" for one that need not.
         cpus: that it may run on; empty for all.
@@ -79,6 +89,8 @@ class Launch:
     slot: int
     public_key: bytes
     secret_key: bytes
+    identity_secret: bytes = b""
+    identity_since_s: float = 0.0
     tree_secret: bytes = b""
     notify_socket: str = ""
     cpus: tuple[int, ...] = ()

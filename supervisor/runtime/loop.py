@@ -27,7 +27,6 @@ from protocol.messages.control import CheckReport, ComponentRecord, EventReport
 from protocol.records import Plain
 from protocol.transports import zeromq
 from protocol.transports.curve import (
-    KeyDirectory,
     KeyPair,
     ZapServer,
     key_pair,
@@ -41,6 +40,8 @@ from supervisor.core.child import ChildState
 from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import CHILDREN_MAX, ChildSpec, ChildType, SupervisorSpec
 from supervisor.core.supervisor import Supervisor
+from supervisor.guard.guard import Guard
+from supervisor.guard.issuer import Issuer
 from supervisor.posix.board import Board
 from supervisor.posix.state import process_state
 from supervisor.runtime.commands import Commands, liveness_of
@@ -142,7 +143,10 @@ class SupervisorLoop:
         self._board = Board()
         self._free_slots = list(range(CHILDREN_MAX - 1, -1, -1))
         self.context: zeromq.Context = context or zmq.Context(io_threads=1)
-        self._zap = ZapServer(self.context, KeyDirectory(self.run_dir))
+        self.guard = Guard(self.run_dir, path, has_policy=tree.has_policy, is_supervisor=True)
+        self._issuer = Issuer(self.run_dir, tree.identity_s)
+        self._zap = ZapServer(self.context, self.guard.admit)
+        self._claim = zeromq.claim(self.run_dir, path)
         publish(self.run_dir, path, keys.public)
         router = zeromq.server_socket(self.context, self.run_dir, path, keys)
         self.orders = Orders(self)
@@ -208,6 +212,8 @@ class SupervisorLoop:
             self._launching.clear()
             self._log.error("launcher_hangs", timeout_s=ANSWER_TIMEOUT_S)
             self._launcher.kill()
+        if (renewal_s := self._issuer.due_s()) is not None and renewal_s <= now_s:
+            self._issuer.turn()
         self.commands.turn(now_s)
         self.limits.turn(now_s)
         self.orders.turn(now_s)
@@ -223,6 +229,7 @@ class SupervisorLoop:
             self.orders.due_s(),
             self.control.due_s(),
             self.owner.due_s(),
+            self._issuer.due_s(),
             min(self._launching.values()) + ANSWER_TIMEOUT_S if self._launching else None,
         ]
         next_s = min(at for at in due if at is not None)
@@ -259,6 +266,8 @@ class SupervisorLoop:
         slot = self._free_slots.pop()
         self._board.clear(slot)
         is_supervisor = spec.type is ChildType.SUPERVISOR
+        speaks = spec.type is not ChildType.COMMAND
+        identity = self._issuer.issue(path, incarnation) if speaks else None
         grant = self.limits.grant(spec, incarnation)
         launch = Launch(
             tree=self.tree,
@@ -269,6 +278,8 @@ class SupervisorLoop:
             slot=slot,
             public_key=keys.public,
             secret_key=keys.secret,
+            identity_secret=b"" if identity is None else identity.secret,
+            identity_since_s=0.0 if identity is None else identity.since_s,
             tree_secret=subtree_secret(self._secret, spec.id) if is_supervisor else b"",
             notify_socket=self.commands.begin(spec),
             cpus=grant.cpus,
@@ -371,6 +382,7 @@ class SupervisorLoop:
         started_s: dict[str, float] = {}
         for name, process, reason in ends:
             process.close()
+            self._issuer.withdraw(names.child_path(self.path, name))
             reason = self.limits.ended(name, process, reason)
             self._free_slots.append(process.slot)
             del self.processes[name]
@@ -449,6 +461,7 @@ class SupervisorLoop:
             self.withdraw_keys(name)
         self.control.close()
         self._zap.close()
+        os.close(self._claim)
 
 
 def _poll_key(source: object) -> object:

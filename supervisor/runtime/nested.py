@@ -9,6 +9,7 @@ from pathlib import Path
 
 from protocol import envelope
 from protocol.envelope import Envelope, Kind
+from protocol.errors import PeerUnavailableError
 from protocol.messages.control import (
     CheckReport,
     ComponentRecord,
@@ -30,6 +31,7 @@ from supervisor.core.reason import (
     ExitReason,
 )
 from supervisor.core.spec import SupervisorSpec
+from supervisor.guard.own_keys import OwnKeys
 from supervisor.posix.board import Board, LastWords
 from supervisor.runtime.launch import Launch
 from supervisor.runtime.launcher_client import LauncherClient
@@ -74,19 +76,27 @@ class _Nested:
             context=context,
         )
         self._loop.owner = self
-        self._above = zeromq.client_socket(
-            self._loop.context, Path(launch.tree.run_dir), launch.supervisor_path, keys
+        self._run = Path(launch.tree.run_dir)
+        self._own_keys = OwnKeys(
+            self._run,
+            launch.identity_secret,
+            since_s=launch.identity_since_s,
+            life_s=launch.tree.identity_s,
         )
+        self._keys = self._own_keys.current()
+        self._above = self._connect()
+        self._above_before: zeromq.Socket | None = None
 
     def run(self) -> int:
         """Report to the supervisor above, run the loop, and leave word of how it ended."""
         gc.freeze()
         gc.disable()  # a loop without cycles of its own; the state machine's records are few
-        self._loop.watch(self._above, self._take_orders)
-        self._tell("hello", Hello(pid=os.getpid(), incarnation=self._launch.incarnation))
+        self._say_hello()
         final = self._loop.run()
         self._send_reports()
         self._above.close(linger=100)
+        if self._above_before is not None:
+            self._above_before.close(linger=100)
         # One that is orphaned is about to be killed; words would make it look like a failure.
         if final.kind not in (ExitKind.SHUTDOWN, ExitKind.NORMAL, ExitKind.ORPHANED):
             origin = f"{self._launch.spec.id}/{final.origin}" if final.origin else ""
@@ -132,8 +142,33 @@ class _Nested:
 
     # -- the channel above ----------------------------------------------------------------------
 
-    def _take_orders(self) -> None:
-        while payload := zeromq.receive(self._above):
+    def _connect(self) -> zeromq.Socket:
+        path = self._launch.supervisor_path
+        return zeromq.client_socket(self._loop.context, self._run, path, self._keys)
+
+    def _say_hello(self) -> None:
+        above = self._above
+        self._loop.watch(above, lambda: self._take_orders(above))
+        hello = Hello(pid=os.getpid(), incarnation=self._launch.incarnation)
+        message = Envelope(Kind.CAST, 0, "hello", 0, "", to_wire(hello))
+        zeromq.send(above, [envelope.encode(message)])
+
+    def _renew(self, keys: KeyPair) -> None:
+        """Go on with other keys, on another connection."""
+        self._keys, before = keys, self._above
+        try:
+            self._above = self._connect()
+        except PeerUnavailableError:  # it is about to end, and we with it
+            return
+        # An order may still be on its way to the connection before this one.
+        if self._above_before is not None:
+            self._loop.unwatch(self._above_before)
+            self._above_before.close(linger=0)
+        self._above_before = before
+        self._say_hello()
+
+    def _take_orders(self, above: zeromq.Socket) -> None:
+        while payload := zeromq.receive(above):
             order = envelope.decode(payload)
             match order.name:
                 case "stop":
@@ -165,5 +200,7 @@ class _Nested:
         self._send(Envelope(Kind.CAST, 0, method, 0, "", to_wire(body)))
 
     def _send(self, message: Envelope) -> None:
+        if (keys := self._own_keys.current()) is not self._keys:
+            self._renew(keys)
         # A supervisor above that takes nothing for so long is about to be replaced.
         zeromq.send(self._above, [envelope.encode(message)])

@@ -22,7 +22,7 @@ from supervisor.core.errors import PoolError
 from supervisor.core.reason import ExitReason
 from supervisor.core.spec import ChildSpec, RestartStrategy, SpecError, SupervisorSpec
 from supervisor.core.supervisor import UnknownChildError
-from supervisor.runtime.caller import BusyError, Caller, require_operator
+from supervisor.runtime.caller import BusyError, Caller
 from supervisor.runtime.explain import NoSuchChildError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Orders:
             if child is not None and not _is_carried_out(order, child):
                 if order.deadline_s <= now_s:
                     self._pending.remove(order)
+                    order.caller.outcome("protocol.call_timeout")
                 continue
             self._pending.remove(order)
             self._answer(order)
@@ -106,7 +107,6 @@ class Orders:
     # -- orders ---------------------------------------------------------------------------------
 
     def _take_simple(self, caller: Caller) -> None:
-        require_operator(caller)
         name, verb = _child_id(caller), caller.message.name
         child = self._loop.machine.children.get(name)
         before = 0 if child is None else child.incarnation
@@ -117,7 +117,6 @@ class Orders:
         self._await(caller, name, before if is_fresh else before - 1)
 
     def _take_add(self, caller: Caller) -> None:
-        require_operator(caller)
         if not self._loop.tree.takes_children:
             raise FixedTreeError("this tree takes no children by order")
         event: events.Event
@@ -145,7 +144,6 @@ class Orders:
             raise BadSpecError(str(exc)) from None
 
     def _take_delete(self, caller: Caller) -> None:
-        require_operator(caller)
         if not self._loop.tree.takes_children:
             raise FixedTreeError("this tree loses no children by order")
         name = _child_id(caller)
@@ -154,7 +152,6 @@ class Orders:
         self._loop.control.reply(caller, {"id": name, "state": "stopped", "reason": "deleted"})
 
     def _take_children(self, caller: Caller) -> None:
-        require_operator(caller)
         machine = self._loop.machine
         counts = machine.count_children()
         body: Plain = {

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from protocol import names
+from protocol import names, run_files
 from protocol.dataclass import dataclass
 from protocol.errors import NovacronError
 from protocol.messages.control import CheckReport, ComponentRecord, EventReport
@@ -17,7 +17,8 @@ from protocol.messages.health import HealthState
 from protocol.messages.journal import JournalPage, JournalQuery
 from protocol.messages.status import SCHEMA, NodeStatus, PlatformStatus, Verdict
 from protocol.records import Plain, from_wire, to_wire
-from protocol.transports.curve import KeyPair, key_pair, write_operator_key
+from protocol.transports import identities
+from protocol.transports.curve import KeyPair, key_pair
 from supervisor.boot import phases
 from supervisor.boot.phases import PhaseEnded, PhaseTracker, components_by_path
 from supervisor.child import logs
@@ -25,8 +26,10 @@ from supervisor.core import events
 from supervisor.core.reason import ExitKind, ExitReason
 from supervisor.core.spec import FailureClass, SpecError, SupervisorSpec
 from supervisor.core.supervisor import Mode
+from supervisor.guard.guard import write_policy
 from supervisor.posix import prctl, processes
 from supervisor.runtime.caller import Caller
+from supervisor.runtime.desk import Desk
 from supervisor.runtime.journal import Journal
 from supervisor.runtime.launch import TreeSettings
 from supervisor.runtime.launcher_client import LauncherClient
@@ -62,6 +65,7 @@ class RootSettings:
         shutdown_timeout_s: a stop that takes longer ends with SIGKILL.
         addresses: what listens where, for people; part of init:complete.
         is_node: whether the boot has the phases of a node; else only its end is noted.
+        policy: compiled and encoded; empty for a tree without one.
     """
 
     name: str
@@ -75,14 +79,22 @@ class RootSettings:
     shutdown_timeout_s: float
     addresses: dict[str, str]
     is_node: bool = True
+    policy: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """A new specification and what changed, as dotted keys of the configuration."""
+    """What a reload brings.
+
+    Attributes:
+        spec: the new specification.
+        changed: dotted keys of the configuration.
+        policy: as in RootSettings.
+    """
 
     spec: SupervisorSpec
     changed: tuple[str, ...]
+    policy: bytes = b""
 
 
 class ConfigurationReader(Protocol):
@@ -153,14 +165,20 @@ class _Root:
         prctl.become_subreaper()
         secret = os.urandom(32)
         run = Path(tree.run_dir)
-        write_operator_key(run, key_pair(secret, f"{names.OPERATOR}\0"))
+        identities.prepare(run)
+        if settings.policy:
+            write_policy(run, settings.policy)
         keys: KeyPair = key_pair(secret, f"{names.ROOT}\0")
         self._loop = SupervisorLoop(
             spec, path=names.ROOT, tree=tree, secret=secret, keys=keys, launcher=launcher
         )
         self._loop.owner = self
+        self._desk = Desk(self._loop, life_s=tree.identity_s, note=self._note)
         self._loop.control.calls.update(
-            status=self._take_status, journal=self._take_journal, boot=self._take_boot
+            status=self._take_status,
+            journal=self._take_journal,
+            boot=self._take_boot,
+            **self._desk.calls,
         )
 
     def run(self) -> int:
@@ -173,7 +191,9 @@ class _Root:
         try:
             final = self._loop.run()
         finally:
+            self._desk.close()
             self._launcher.end()
+            run_files.remove(self._loop.run_dir)
         return self._conclude(final)
 
     # -- Owner ----------------------------------------------------------------------------------
@@ -229,12 +249,13 @@ class _Root:
         """The nearest of the root's own deadlines."""
         manager_s = self._manager.retry_at_s
         own = (self._stop_by_s, self._next_watchdog_s, self._status_due_s)
-        due = (self._journal.due_s(), manager_s, *own)
+        due = (self._journal.due_s(), self._desk.due_s(), manager_s, *own)
         return min((at for at in due if at is not None), default=None)
 
     def turn(self, now_s: float) -> None:
         """Answer journal readers, feed the watchdog, end a stop that takes too long."""
         self._journal.turn(now_s)
+        self._desk.turn(now_s)
         self._manager.turn(now_s)
         if self._next_watchdog_s is not None and self._next_watchdog_s <= now_s:
             assert self._manager.watchdog_period_s is not None
@@ -326,6 +347,9 @@ class _Root:
             self._note("node:reload-refused", names.ROOT, {"reason": str(exc)})
         else:
             self._order = dict.fromkeys(components_by_path(reloaded.spec))
+            if reloaded.policy:
+                write_policy(self._loop.run_dir, reloaded.policy)
+                self._desk.epoch.advance()
             self._note("node:reloaded", names.ROOT, {"changed": list(reloaded.changed)})
         self._loop.unwatch(descriptor)
         if self._has_told_reload and self._stop_asked_s is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from protocol.errors import NovacronError
 from protocol.records import Plain
-from protocol.transports.curve import load_operator_key
+from protocol.transports.person import PersonKeys
 from protocol.transports.zeromq import SyncClient
 from tests.bench.bare import bare, serve_blocking, serve_on_loop
 from tests.bench.bench_services import CALLER
@@ -126,8 +126,7 @@ def _connect(run: Path, process: subprocess.Popen[bytes]) -> SyncClient:
     while time.monotonic() < deadline_s and process.poll() is None:
         client = None
         with contextlib.suppress(NovacronError):
-            keys = load_operator_key(run)
-            client = SyncClient(run, secret_key=keys.secret, public_key=keys.public)
+            client = SyncClient(run, keys=PersonKeys(run))
             # The caller is the last to come up, and calls the other here for the first time.
             _ours(client, "echo", 1)
             return client

@@ -24,7 +24,7 @@ from protocol.errors import NovacronError
 from protocol.messages.health import HealthState
 from protocol.messages.status import ComponentStatus, NodeStatus
 from protocol.records import from_wire
-from protocol.transports.curve import load_operator_key
+from protocol.transports.person import PersonKeys
 from protocol.transports.zeromq import SyncClient
 from supervisor.posix import prctl
 from supervisor.posix.processes import children_of, descendants_of, end_strangers
@@ -147,8 +147,7 @@ def _is_ill(component: ComponentStatus) -> bool:
 
 def _status(directory: Path) -> NodeStatus:
     run = directory / "run"
-    keys = load_operator_key(run)
-    client = SyncClient(run, secret_key=keys.secret, public_key=keys.public)
+    client = SyncClient(run, keys=PersonKeys(run))
     try:
         return from_wire(NodeStatus, client.call("novacron", "status", timeout_s=5.0))
     finally:

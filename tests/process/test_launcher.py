@@ -11,11 +11,13 @@ from typing import TypeVar
 
 import pytest
 
+from protocol.transports import identities
 from protocol.transports.curve import key_pair, publish
 from supervisor.core.spec import ChildSpec, ChildType, SupervisorSpec
+from supervisor.guard.issuer import Issuer
 from supervisor.posix.board import Board
 from supervisor.posix.processes import children_of, descendants_of
-from supervisor.runtime.launch import Launch, TreeSettings
+from supervisor.runtime.launch import IDENTITY_S, Launch, TreeSettings
 from supervisor.runtime.launcher_client import Ended, Launched, LauncherClient, Notice
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("no_process_left")]
@@ -38,6 +40,7 @@ def client() -> Iterator[LauncherClient]:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run directory in which the root's key is published, but where nobody listens."""
+    identities.prepare(tmp_path)
     publish(tmp_path, "novacron", key_pair(SECRET, "novacron").public)
     return tmp_path
 
@@ -152,6 +155,7 @@ def _nest(run_dir: Path) -> Launch:
 
 def _launch(run_dir: Path, spec: ChildSpec) -> Launch:
     keys = key_pair(SECRET, spec.id)
+    grant = Issuer(run_dir, IDENTITY_S).issue(spec.id, 1)
     return Launch(
         tree=TreeSettings(run_dir=str(run_dir)),
         spec=spec,
@@ -161,6 +165,8 @@ def _launch(run_dir: Path, spec: ChildSpec) -> Launch:
         slot=0,
         public_key=keys.public,
         secret_key=keys.secret,
+        identity_secret=grant.secret,
+        identity_since_s=grant.since_s,
         tree_secret=SECRET if spec.type is ChildType.SUPERVISOR else b"",
         notify_socket=str(run_dir / "notify"),
     )

@@ -15,7 +15,9 @@ from protocol import envelope, names
 from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError
 from protocol.records import Plain
-from protocol.transports import curve, zeromq
+from protocol.transports import curve, identities, zeromq
+from supervisor.guard.guard import Guard
+from supervisor.guard.persons import Persons
 
 Handler = Callable[[Plain], Plain]
 SECRET = b"\x07" * 32
@@ -40,7 +42,7 @@ class Served:
         self._handlers = handlers
         self._stop = threading.Event()
         run.mkdir(parents=True, exist_ok=True)
-        curve.write_operator_key(run, curve.key_pair(SECRET, names.OPERATOR))
+        identities.prepare(run)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -54,9 +56,23 @@ class Served:
 
     def _serve(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        zap = curve.ZapServer(context, curve.KeyDirectory(self._run))
+        guard = Guard(self._run, names.ROOT, has_policy=False, is_supervisor=True)
+        zap = curve.ZapServer(context, guard.admit)
         poller = zmq.Poller()
         poller.register(zap.socket, zmq.POLLIN)
+        takers: dict[int, Callable[[], None]] = {}
+
+        def attach(descriptor: int, take: Callable[[], None]) -> None:
+            takers[descriptor] = take
+            poller.register(descriptor, zmq.POLLIN)
+
+        desk = Persons(
+            self._run,
+            life_s=60.0,
+            attach=attach,
+            revoked=frozenset,
+            tell=lambda _event, _name: None,
+        )
         sockets: dict[zmq.Socket[bytes], str] = {}
         for path in self._handlers:
             keys = curve.key_pair(SECRET, path)
@@ -67,13 +83,16 @@ class Served:
         self._ready.set()
         while not self._stop.is_set():
             for socket, _events in poller.poll(20):
-                if socket is zap.socket:
+                if socket in takers:
+                    takers[socket]()
+                elif socket is zap.socket:
                     zap.turn()
                 else:
                     self._answer(socket, sockets[socket])
         for socket in sockets:
             socket.close(linger=0)
         zap.close()
+        desk.close()
         context.term()
 
     def _answer(self, socket: zmq.Socket[bytes], path: str) -> None:

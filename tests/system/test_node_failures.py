@@ -8,6 +8,7 @@ import pwd
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,7 +262,7 @@ def test_the_embedded_servers_run_without_privileges(node: Node) -> None:
 
 
 def test_a_compromised_embedded_server_can_not_command_the_node(node: Node) -> None:
-    """Its account is no operator: neither secret, keys, sockets nor logs are open to it."""
+    """Its account is no operator: neither identity, keys, sockets nor logs are open to it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: an ordinary user's node has one account anyway")
     run = node.state_dir / "run"
@@ -273,13 +274,14 @@ def test_a_compromised_embedded_server_can_not_command_the_node(node: Node) -> N
         )
 
     groups = os.getgrouplist(SERVICE_USER, pwd.getpwnam(SERVICE_USER).pw_gid)
-    secret = attempt("cat", run / "operator.secret")
+    ask = "import socket, sys; socket.socket(1, 5).connect(sys.argv[1])"
+    identity = attempt(sys.executable, "-I", "-c", ask, run / "identity.sock")
     listings = [attempt("ls", path) for path in (node.state_dir, run, node.state_dir / "logs")]
 
     assert grp.getgrnam("novacron").gr_gid not in groups
-    assert (run / "operator.secret").exists()
-    assert secret.returncode != 0
-    assert "Permission denied" in secret.stderr
+    assert (run / "identity.sock").exists()
+    assert identity.returncode != 0
+    assert "Permission denied" in identity.stderr
     assert [listing.returncode for listing in listings] == [2, 2, 2]
     # What it may open by its name: its own, and the sockets that check who sends.
     for path in node.state_dir.rglob("*"):

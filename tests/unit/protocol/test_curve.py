@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,13 @@ from zmq.utils import z85
 from protocol.errors import PeerUnavailableError
 from protocol.transports.curve import (
     ZAP_DOMAIN,
-    KeyDirectory,
+    client_pair,
     key_pair,
-    load_operator_key,
     publish,
     published_key,
+    raw_key,
     subtree_secret,
     withdraw,
-    write_operator_key,
     zap_reply,
 )
 
@@ -46,56 +44,62 @@ def test_a_key_pair_does_not_print_its_secret() -> None:
     assert pair.secret.decode() not in repr(pair)
 
 
-def test_a_published_key_is_admitted_under_its_path(tmp_path: Path) -> None:
-    """The user id that a server sees is the path of the key's owner."""
-    pair = key_pair(SECRET, "database")
-    publish(tmp_path, "data/database", pair.public)
+def test_generations_have_different_keys() -> None:
+    """Both sides derive them from the process's own secret."""
+    assert client_pair(SECRET, 0) == client_pair(SECRET, 0)
+    assert client_pair(SECRET, 0) != client_pair(SECRET, 1)
+    assert client_pair(SECRET, 0) != client_pair(bytes(32), 0)
 
-    reply = zap_reply(request(pair.public), KeyDirectory(tmp_path).path_of)
+
+def test_an_admitted_key_is_the_user_id() -> None:
+    """A server sees the key of each message's connection, in hexadecimal."""
+    pair = key_pair(SECRET, "database")
+    user_id = raw_key(pair.public).hex()
+
+    reply = zap_reply(request(pair.public), {user_id}.__contains__)
 
     assert reply is not None
-    assert reply[2:5] == [b"200", b"OK", b"data/database"]
+    assert reply[2:5] == [b"200", b"OK", user_id.encode()]
 
 
-@pytest.mark.parametrize("case", ["unknown", "withdrawn", "domain", "mechanism"])
-def test_everybody_else_is_refused(tmp_path: Path, case: str) -> None:
-    """An unknown key, a withdrawn one, another domain, another mechanism."""
+@pytest.mark.parametrize("case", ["unknown", "short", "domain", "mechanism", "two"])
+def test_everybody_else_is_refused(case: str) -> None:
+    """A key that is not admitted or no key, another domain, another mechanism."""
     pair = key_pair(SECRET, "a")
-    directory = KeyDirectory(tmp_path)
     message = request(pair.public)
-    if case != "unknown":
-        publish(tmp_path, "a", pair.public)
-        assert directory.path_of(pair.public) == "a"
-    if case == "withdrawn":
-        withdraw(tmp_path, "a")
+    if case == "short":
+        message[-1] = message[-1][:-1]
     if case == "domain":
         message = request(pair.public, domain=b"other")
     if case == "mechanism":
         message = request(pair.public, mechanism=b"PLAIN")
+    if case == "two":
+        message.append(message[-1])
 
-    reply = zap_reply(message, directory.path_of)
+    reply = zap_reply(message, lambda _user_id: case != "unknown")
 
     assert reply is not None
     assert reply[2] == b"400"
 
 
-def test_what_is_not_zap_gets_no_answer(tmp_path: Path) -> None:
+def test_what_is_not_zap_gets_no_answer() -> None:
     """A malformed request is dropped."""
-    assert zap_reply([b"2.0"], KeyDirectory(tmp_path).path_of) is None
+    assert zap_reply([b"2.0"], lambda _user_id: True) is None
+
+
+def test_a_published_key_can_be_withdrawn(tmp_path: Path) -> None:
+    """What is published is what others read, until it is taken away."""
+    pair = key_pair(SECRET, "database")
+    publish(tmp_path, "data/database", pair.public)
+    assert published_key(tmp_path, "data/database") == pair.public
+
+    withdraw(tmp_path, "data/database")
+
+    with pytest.raises(PeerUnavailableError, match="not running"):
+        published_key(tmp_path, "data/database")
 
 
 def test_a_process_that_never_ran_has_no_key(tmp_path: Path) -> None:
     """The caller is told that it is not running."""
     with pytest.raises(PeerUnavailableError, match="not running"):
         published_key(tmp_path, "a")
-
-
-def test_the_operators_key_is_for_the_group_only(tmp_path: Path) -> None:
-    """Nobody else may read the secret half, and it reads back."""
-    pair = key_pair(SECRET, "operator")
-
-    write_operator_key(tmp_path, pair)
-
-    mode = stat.S_IMODE((tmp_path / "operator.secret").stat().st_mode)
-    assert mode == 0o640
-    assert load_operator_key(tmp_path) == pair

@@ -251,7 +251,7 @@ def test_completion_of_an_unknown_shell() -> None:
 
 def test_denied_names_file_group_and_remedy(tmp_path: Path) -> None:
     """The message says what can't be opened and which group may."""
-    file = tmp_path / "hidden" / "operator.secret"
+    file = tmp_path / "hidden" / "identity.sock"
 
     error = denied(file)
 

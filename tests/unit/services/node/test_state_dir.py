@@ -143,7 +143,14 @@ def test_stale_files_are_removed_and_others_stay(state: Path) -> None:
     """Sockets and keys of an earlier node go, also those of a server that was killed."""
     with _held(state) as prepared:
         run = prepared.run_dir
-    stale = ("novacron.sock", "data.database.key", "api.key.new", "data.notify", "operator.secret")
+    stale = (
+        "novacron.sock",
+        "data.database.key",
+        "api.key.new",
+        "data.notify",
+        "api.lock",
+        "epoch",
+    )
     (run / "pg").mkdir()
     paths = [*(run / name for name in stale), run / "pg/.s.PGSQL.5432.lock"]
     for path in (*paths, run / "notes"):
