@@ -243,6 +243,7 @@ class _Builder:
     # -- phase 4 --------------------------------------------------------------------------------
 
     def _security(self) -> ChildSpec:
+        encryption = self._config.security.encryption
         return ChildSpec(
             id="security",
             start="services.security.service:SecurityService",
@@ -251,6 +252,10 @@ class _Builder:
                 "node_id": self._config.platform.node_id,
                 "postgres": self._postgres_settings(),
                 **self._audit_settings(),
+                "encryption": {
+                    "rotation_interval_s": encryption.key_rotation_interval,
+                    "master_key": encryption.master_key,
+                },
                 "credentials": [to_wire(it) for it in tls_files(self._config)],
                 **({} if self._secrets is None else {"secrets": to_wire(self._secrets)}),
             },

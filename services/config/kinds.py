@@ -171,6 +171,14 @@ def _directory(value: object) -> Path:
     return path
 
 
+def _master_key_source(value: str) -> str:
+    kind, _, name = value.partition(":")
+    is_credential = kind == "credential" and name and "/" not in name and name[0] != "."
+    if value == "file" or is_credential or (kind == "secret" and all(name.partition("/"))):
+        return value
+    raise ValueError("no source of a master key")
+
+
 def _cors_origin(text: str) -> str:
     if text != "*" and _CORS_ORIGIN.fullmatch(text) is None:
         raise ValueError("no origin")
@@ -233,6 +241,11 @@ ServerHost = Annotated[
     str,
     AfterValidator(_server_host),
     Expected("a host name, an IP address, or the absolute path of a socket directory"),
+]
+MasterKeySource = Annotated[
+    str,
+    AfterValidator(_master_key_source),
+    Expected("file, credential:NAME or secret:PROVIDER/NAME"),
 ]
 CorsOrigin = Annotated[
     str,

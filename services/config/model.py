@@ -28,6 +28,7 @@ from services.config.kinds import (
     InterfaceAddress,
     LibvirtUri,
     LogLevel,
+    MasterKeySource,
     NodeId,
     Password,
     PlatformName,
@@ -222,6 +223,9 @@ class Encryption(Section):
     )
     key_rotation_interval: Duration = Field(
         default=86400.0, ge=3600, le=31536000, description="Age at which a data key is replaced."
+    )
+    master_key: MasterKeySource = Field(
+        default="file", description="Where the key that wraps the data keys comes from."
     )
 
 
