@@ -95,7 +95,7 @@ class NetworkService(Service):
         self._segments_fault = ""
         self._opening = asyncio.Lock()
         await self._reconcile()
-        if self._settings.state_dir and any(self._segments_dir.glob("segments.*")):
+        if self._settings.state_dir and self._has_segments():
             try:
                 await self._open_segments()
             except NetlinkFailedError as exc:  # without CAP_NET_ADMIN, as the bridge
@@ -149,6 +149,12 @@ class NetworkService(Service):
     @property
     def _segments_dir(self) -> Path:
         return Path(self._settings.state_dir) / "network"
+
+    def _has_segments(self) -> bool:
+        try:
+            return any(self._segments_dir.glob("segments.*"))
+        except OSError:
+            return True  # opening them says what is wrong
 
     async def _call_segments(self, name: str, request: Request) -> Plain:
         """A call of the segments' part, which most nodes never open; see there."""

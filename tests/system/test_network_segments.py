@@ -87,6 +87,10 @@ class Host:
         self.document = SegmentDocument(interfaces=interfaces, guarded=guarded)
         asyncio.run(self.segments.apply(self.document, _content))
 
+    def learn(self) -> None:
+        """Know what is in force, so that the next change is a difference."""
+        assert asyncio.run(self.segments.verify())
+
     def drops(self, reason: str, guest: Guest) -> int:
         """Packets of a guest that were dropped for a reason."""
         found = asyncio.run(Nft().read_drops(DROPPED))
@@ -288,8 +292,9 @@ def test_neighbour_discovery_tells_own_addresses_only(tmp_path: Path) -> None:
     on_host(tmp_path, 2, scenario)
 
 
+@pytest.mark.parametrize("way", ["difference", "replacement", "removed interface"])
 def test_an_established_connection_survives_a_change_that_forbids_new_ones(
-    tmp_path: Path,
+    tmp_path: Path, way: str
 ) -> None:
     """The connection goes on in both directions; a new one is refused by silence."""
 
@@ -302,6 +307,10 @@ def test_an_established_connection_survives_a_change_that_forbids_new_ones(
         near = client.connect(server.address, 80)
         assert near is not None
         far, _ = taken.accept()
+        if way == "difference":
+            host.learn()
+        if way == "removed interface":
+            host.apply(listed(client))
         host.apply(listed(client), listed(server))
 
         for sender, receiver in ((near, far), (far, near)) * 3:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -468,6 +470,24 @@ def test_a_damaged_file_is_named_and_nothing_is_touched(tmp_path: Path, file: st
     in_netns(scenario)
 
 
+@pytest.mark.parametrize("kind", ["journal", "json"])
+def test_a_file_that_can_not_be_read_degrades_and_changes_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    """Whatever is in the way, here a directory, is named; the component comes up."""
+    (tmp_path / "network" / f"segments.{kind}").mkdir(parents=True)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as node:
+            assert node.context.health.state is HealthState.DEGRADED
+            assert f"can't read {tmp_path}/network/segments.{kind}" in node.context.health.reason
+            with pytest.raises(SegmentsStateError):
+                await node.apply(interface(1, RULE))
+            assert table() == ""
+
+    in_netns(scenario)
+
+
 def test_two_changes_at_a_time_are_refused(tmp_path: Path) -> None:
     """The second one is told to come back; the first one goes on."""
 
@@ -500,8 +520,11 @@ def test_a_change_whose_caller_goes_away_is_taken_back(tmp_path: Path) -> None:
     _with_guest(scenario)
 
 
-def test_a_full_disk_takes_the_change_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can't be confirmed on disk is not kept in the kernel."""
+@pytest.mark.parametrize("write", [1, 3])
+def test_a_full_disk_takes_the_change_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """What can't be noted ahead is not tried, and what can't be confirmed is not kept."""
 
     async def scenario() -> None:
         async with running(tmp_path) as node:
@@ -512,7 +535,7 @@ def test_a_full_disk_takes_the_change_back(tmp_path: Path, monkeypatch: pytest.M
 
             def full(descriptor: int) -> None:
                 calls.append(descriptor)
-                if len(calls) == 3:  # journal, its directory, then the confirmation
+                if len(calls) == write:  # journal, its directory, then the confirmation
                     raise OSError(28, "No space left on device")
                 real(descriptor)
 
@@ -664,6 +687,39 @@ def test_without_the_capability_wanted_segments_are_skipped_with_a_reason(tmp_pa
     assert reason.startswith("segments skipped: can't follow changes of nftables")
     assert "CAP_NET_ADMIN" in reason
     assert code == "network.netlink_failed"
+
+
+@pytest.fixture
+def others_state() -> Iterator[Path]:
+    """A state directory of an account without rights, where it can reach it."""
+    place = Path(tempfile.mkdtemp(prefix="novacron-", dir="/tmp"))
+    os.chown(place, 65534, 65534)
+    yield place
+    shutil.rmtree(place)
+
+
+def test_the_capability_alone_is_enough(others_state: Path) -> None:
+    """An account without rights, but with CAP_NET_ADMIN, applies and reads segments."""
+    prefix = ("unshare", "--net", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+              "--inh-caps=-all,+net_admin", "--ambient-caps=+net_admin",
+              "--bounding-set=-all,+net_admin")  # fmt: skip
+    wanted = {"document": document(interface(1, RULE))}
+    program = _WITHOUT_CAPABILITY.replace(
+        '"segments.show"](Request("operator", "", {}, 5.0))',
+        f'"segments.apply"](Request("operator", "", {wanted!r}, 20.0)); code = "applied"',
+    )
+
+    done = subprocess.run(
+        [*prefix, sys.executable, "-W", "error", "-c", program, str(others_state)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == ["healthy", "", "applied"]
 
 
 def test_a_document_that_no_reply_could_hold_is_refused(tmp_path: Path) -> None:
