@@ -9,11 +9,10 @@ from services.ctl.amounts import size
 from services.ctl.styled import Line, Span, Tone, line, printable
 from services.data.backup.manifest import Manifest
 from services.data.backup.restore import Restored
+from services.data.durability import SAFE
 from services.data.overview import Overview
 
 _LABEL_WIDTH = 13
-# What the settings are that keep every acknowledged write.
-_SAFE = {"synchronous_commit": ("on", "remote_apply", "remote_write", "local")}
 
 
 def render_overview(found: Overview) -> Iterator[Line]:
@@ -75,7 +74,7 @@ def _schema(found: Overview) -> Iterator[Span | str]:
 
 def _durability(found: Overview) -> Iterator[Span | str]:
     for number, (name, value) in enumerate(found.durability.items()):
-        tone = Tone.PLAIN if value in _SAFE.get(name, ("on",)) else Tone.CAUTION
+        tone = Tone.PLAIN if value in SAFE[name] else Tone.CAUTION
         yield (", " if number else "") + f"{name} "
         yield Span(printable(value), tone)
 

@@ -97,7 +97,9 @@ def find_bin_dir(version: str | None) -> Path:
     names = ", ".join(sorted(found, key=int)) or (on_path and _version_of(Path(on_path))) or "none"
     raise ClusterVersionError(
         f"the data directory belongs to PostgreSQL {version}, installed is {names}; "
-        f"install postgresql-{version} or migrate the data with pg_upgrade",
+        f"install postgresql-{version} (both may be installed), or move the data: with "
+        f"postgresql-{version}, 'novacronctl db backup FILE'; then move the data directory and "
+        "its file initialised away, and 'novacronctl db restore FILE'",
         needed=version,
         installed=names,
     )

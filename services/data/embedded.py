@@ -52,6 +52,11 @@ def prepare_postgres(settings: Mapping[str, Plain]) -> Command:
         str(directory / "data"),
         "-c",
         f"config_file={directory / 'postgresql.conf'}",
+        *(
+            part
+            for name, value in server_config.DURABLE.items()
+            for part in ("-c", f"{name}={value}")
+        ),
     )
     return Command(argv=argv, environment=environment)
 

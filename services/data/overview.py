@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.errors import NovacronError
+from services.data import durability
 from services.data.backup import server, swap
 from services.data.backup.server import Connection
 from services.data.errors import DatabaseMissingError
 from services.data.migrations import Applied, Migration, pending
 from services.data.model import PostgresSettings
-
-# Off means that an acknowledged write may be lost with the server's power.
-DURABILITY = ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
 
 _SERVER = """
     SELECT current_setting('server_version'), pg_database_size(current_database()),
@@ -153,8 +151,7 @@ def _replicas(connection: Connection) -> tuple[Replica, ...]:
 
 
 def _durability(connection: Connection) -> dict[str, str]:
-    rows = connection.execute(
-        "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(DURABILITY)]
-    ).fetchall()
-    found: dict[str, str] = dict(rows)
-    return {name: found.get(name, "?") for name in DURABILITY}
+    found: dict[str, str] = dict(
+        connection.execute(durability.QUERY, [list(durability.SAFE)]).fetchall()
+    )
+    return {name: found.get(name, "?") for name in durability.SAFE}

@@ -11,6 +11,10 @@ _MAP = "novacron"
 _HEADER = "# Generated at each start; changes are lost.\n"
 
 
+# Given on the command line too, where ALTER SYSTEM does not reach: an appliance loses power.
+DURABLE: Mapping[str, str] = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
+
 def postgres_options(settings: EmbeddedPostgresSettings) -> Mapping[str, str | int]:
     """PostgreSQL's options: durable, quick to start, small, and reachable by the socket only."""
     return {
@@ -21,10 +25,7 @@ def postgres_options(settings: EmbeddedPostgresSettings) -> Mapping[str, str | i
         "max_connections": settings.connections_max,
         "hba_file": f"{settings.directory}/pg_hba.conf",
         "ident_file": f"{settings.directory}/pg_ident.conf",
-        # Durability first: an appliance loses power.
-        "fsync": "on",
-        "full_page_writes": "on",
-        "synchronous_commit": "on",
+        **DURABLE,
         # Room for one pg_basebackup.
         "wal_level": "replica",
         "max_wal_senders": 2,

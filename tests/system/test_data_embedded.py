@@ -162,6 +162,18 @@ class TestPostgres:
         assert _query(host, "SHOW listen_addresses") == ""
         assert child.end(signal.SIGINT) == 0
 
+    def test_nobody_can_turn_durability_off_for_good(self, host: Host) -> None:
+        """What ALTER SYSTEM leaves in the data directory has no say in it."""
+        first = host.run(prepare_postgres, _postgres(host))
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            _query(host, f"ALTER SYSTEM SET {name} = off")
+        assert first.end(signal.SIGINT) == 0
+
+        host.run(prepare_postgres, _postgres(host))
+
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            assert _query(host, f"SHOW {name}") == "on"
+
     def test_second_start_keeps_the_data_after_a_kill(self, host: Host) -> None:
         """What was committed is there after SIGKILL, and nothing was created anew."""
         first = host.run(prepare_postgres, _postgres(host))
