@@ -457,6 +457,33 @@ def test_errors_of_icmp_pass_and_echo_needs_a_rule(tmp_path: Path) -> None:
     on_host(tmp_path, 2, scenario)
 
 
+@pytest.mark.parametrize(("protocol", "arrives"), [("udp", False), ("any", True)])
+def test_fragments_need_a_rule_for_any_protocol(
+    tmp_path: Path, protocol: str, *, arrives: bool
+) -> None:
+    """Later fragments carry no ports: a rule about ports can't let them pass."""
+
+    def scenario(host: Host, client: Guest, server: Guest) -> None:
+        ports = ("53",) if protocol == "udp" else ()
+        host.apply(
+            listed(client, allow("out", "any", protocol, *ports)),
+            listed(server, allow("in", "any", protocol, *ports)),
+        )
+        asker, answerer = client.datagrams(4000), server.datagrams(53)
+        asker.sendto(bytes(100), (server.address, 53))
+        assert len(answerer.recv(4096)) == 100
+
+        asker.sendto(bytes(3000), (server.address, 53))
+
+        if arrives:
+            assert len(answerer.recv(4096)) == 3000
+        else:
+            with pytest.raises(TimeoutError):
+                answerer.recv(4096)
+
+    on_host(tmp_path, 2, scenario)
+
+
 def _pings(guest: Guest, address: str) -> bool:
     echo = guest.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     echo.settimeout(0.3)
