@@ -148,6 +148,9 @@ PROCESS_CALLS = [
     ("optional/workload", "vm.list", "core/vm"),
     ("core/dwcp/manager", "transfer.send", "core/dwcp/transport.3"),
     ("core/dwcp/manager", "checkpoint.save", "data/database"),
+    ("core/vm", "cache.abandon", "data/cache"),
+    ("core/vm", "sealed.put", "security"),
+    ("api", "secrets.get", "security"),
 ]
 
 
@@ -192,6 +195,15 @@ def test_shipped_policy_refuses_the_rest(caller: str, method: str, process: str)
         ("operator", "delete", "core", False, False),
         ("operator", "keys.rotate", "security", False, False),
         ("operator", "token.create", "security", False, False),
+        ("viewer", "token.list", "security", False, False),
+        ("operator", "audit.tail", "security", True, False),
+        ("operator", "audit.export", "security", False, False),
+        ("operator", "segments.plan", "core/network", True, False),
+        ("operator", "segments.apply", "core/network", False, False),
+        ("admin", "segments.apply", "core/network", True, True),
+        ("admin", "secrets.list", "security", True, False),
+        ("admin", "secrets.rotate", "security", True, True),
+        ("admin", "audit.export", "security", True, True),
         ("admin", "identity.revoke", "novacron", True, True),
         ("admin", "keys.rotate", "security", True, True),
         ("admin", "status", "novacron", True, False),
