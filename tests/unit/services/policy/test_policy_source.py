@@ -197,7 +197,7 @@ def test_shipped_policy_refuses_the_rest(caller: str, method: str, process: str)
         ("operator", "token.create", "security", False, False),
         ("viewer", "token.list", "security", False, False),
         ("operator", "audit.tail", "security", True, False),
-        ("operator", "audit.export", "security", False, False),
+        ("operator", "audit.export", "security", True, True),
         ("operator", "segments.plan", "core/network", True, False),
         ("operator", "segments.apply", "core/network", False, False),
         ("admin", "segments.apply", "core/network", True, True),
