@@ -185,7 +185,7 @@ class CredentialsPart(Part):
         except (NovacronError, TimeoutError):
             return tuple(it for it in self._found.values() if it.kind == "token")
         now_s = self._clock_s()
-        return tuple(_of_token(it, now_s) for it in entries if it.state == "active")
+        return tuple(of_token(it, now_s) for it in entries if it.state == "active")
 
     def _take(self, credentials: tuple[Credential, ...]) -> None:
         """Keep what was found, and tell what is not as it was."""
@@ -244,7 +244,8 @@ def _require_usable(credentials: tuple[Credential, ...]) -> None:
         raise CredentialError("; ".join(problems))
 
 
-def _of_token(entry: TokenEntry, now_s: float) -> Credential:
+def of_token(entry: TokenEntry, now_s: float) -> Credential:
+    """A token of the API as a credential."""
     left_s = entry.expires_s - now_s
     findings: tuple[Finding, ...] = ()
     if left_s <= TOKEN_WARNING_S and entry.expires_s - entry.created_s >= TOKEN_LIFE_MIN_S:

@@ -2,7 +2,8 @@
 
 A value that changed is taken over by a reload of the configuration: the root reads all secrets
 again and restarts the components whose settings changed, this process among them. That happens at
-most every RELOAD_PAUSE_S, however often a provider changes its mind.
+most every RELOAD_PAUSE_S, however often a provider changes its mind. When we are still there after
+that time, the reload was refused: it is asked for again after ever longer pauses, and said.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from services.security.secrets.watch import SecretWatch
 from supervisor.child.service import CallHandler, Request
 
 RELOAD_PAUSE_S = 30.0
+RELOAD_PAUSE_MAX_S = 900.0
 # Of the loop, whatever is due: a clock that was set back must not make it spin.
 TURN_PAUSE_MIN_S = 0.05
 TURN_PAUSE_MAX_S = 60.0
@@ -65,6 +67,7 @@ class SecretsPart(Part):
         level: what all parts share.
         providers: those of a test; None for the configured ones.
         reload: has the node read its configuration anew; None for the real root.
+        reload_pause_s: after the first reload; doubles from one to the next.
     """
 
     name = "secrets"
@@ -75,6 +78,7 @@ class SecretsPart(Part):
         level: Level,
         providers: Providers | None = None,
         reload: Callable[[], Awaitable[None]] | None = None,
+        reload_pause_s: float = RELOAD_PAUSE_S,
     ) -> None:
         self._level = level
         self._context = level.context
@@ -91,7 +95,7 @@ class SecretsPart(Part):
         )
         self._states: dict[SecretName, SecretState] = {}
         self._pending: set[SecretName] = set()
-        self._reload_due_s = 0.0
+        self._reload_due_s, self._reload_pause_s, self._reloads = 0.0, reload_pause_s, 0
         self._wake = asyncio.Event()
 
     async def open(self) -> Mapping[str, Plain]:
@@ -120,6 +124,9 @@ class SecretsPart(Part):
             for view in self._watch.views()
             if view.state in TROUBLED
         ]
+        if self._pending and self._reloads > 1:
+            names = ", ".join(sorted(map(str, self._pending)))
+            reasons.append(f"the node runs with an older value of {names}: its reload was refused")
         return Health(HealthState.DEGRADED, "; ".join(reasons)) if reasons else HEALTHY
 
     async def close(self) -> None:
@@ -185,7 +192,10 @@ class SecretsPart(Part):
         """Have the node read its configuration anew where it runs with an older value."""
         if not self._pending or time.time() < self._reload_due_s:
             return
-        self._reload_due_s = time.time() + RELOAD_PAUSE_S
+        self._reload_due_s = time.time() + self._reload_pause_s
+        self._reload_pause_s = min(2 * self._reload_pause_s, RELOAD_PAUSE_MAX_S)
+        self._reloads += 1
+        self._level.on_change()
         self._context.log.info("secret_reload", secrets=sorted(map(str, self._pending)))
         try:
             await self._reload()

@@ -35,7 +35,9 @@ DB, REDIS = "vault/db", "vault/redis"
 class Bench:
     """A part, the provider below it, and what it did to the node."""
 
-    def __init__(self, running: dict[str, str], **times: float) -> None:
+    def __init__(
+        self, running: dict[str, str], *, reload_pause_s: float = 30.0, **times: float
+    ) -> None:
         self.provider = MemoryProvider(values={"db": "one", "redis": "two"})
         self.reloads = 0
         self.context = MemoryServiceContext(path="security")
@@ -61,7 +63,7 @@ class Bench:
             start=self._start,
         )
         providers = Providers(settings, {}, {"vault": self.provider})
-        self.part = SecretsPart(level, providers, self._reload)
+        self.part = SecretsPart(level, providers, self._reload, reload_pause_s)
 
     async def call(self, method: str, body: Plain = None, caller: str = "data/database") -> Any:
         """Call the part as the runtime would."""
@@ -164,6 +166,21 @@ def test_a_value_that_changed_while_we_were_down_is_seen() -> None:
     async def scenario() -> None:
         async with bench({DB: "older", REDIS: "two"}) as found:
             await until(lambda: found.reloads)
+
+    run(scenario)
+
+
+def test_a_refused_reload_is_asked_for_again_and_said() -> None:
+    """Whoever is still there after a reload was refused one: ever longer pauses, and degraded."""
+
+    async def scenario() -> None:
+        async with bench({DB: "older", REDIS: "two"}, reload_pause_s=0.05) as found:
+            await until(lambda: found.reloads == 1)
+            assert found.part.health().state is HealthState.HEALTHY
+            await until(lambda: found.reloads == 3)
+            health = found.part.health()
+            assert health.state is HealthState.DEGRADED
+            assert "an older value of vault/db: its reload was refused" in health.reason
 
     run(scenario)
 
