@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protocol.records import Plain, to_wire
 from services.config.credentials import tls_files
 from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
 from services.data import addressing
-from services.security.secrets.model import SecretsPartSettings
 from supervisor.boot import phases
 from supervisor.core.spec import (
     Backoff,
@@ -34,6 +34,9 @@ from supervisor.core.spec import (
     RestartStrategy,
     SupervisorSpec,
 )
+
+if TYPE_CHECKING:
+    from services.security.secrets.model import SecretsPartSettings
 
 # A component that fails more often than this within a minute has a cause that a restart does not
 # remove; what is above it decides then.

@@ -7,19 +7,24 @@ import os
 import pwd
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protocol import codec, names
 from protocol.records import Plain, from_wire, to_wire
 from services import tree
-from services.config import credentials, loader, locate, secrets
+from services.config import credentials, loader, locate
 from services.config.errors import ConfigError
 from services.config.kinds import DatabaseMode
 from services.config.model import Config
+from services.config.rules_secrets import secret_names
 from services.node.prepared import Answer, Listener, Prepared, RunOptions
 from services.policy import host
 from services.policy.source import Source
 from supervisor.guard.policy import to_plain
 from supervisor.runtime.launch import IDENTITY_S
+
+if TYPE_CHECKING:
+    from services.security.secrets.model import SecretsPartSettings
 
 
 def answer(options: RunOptions) -> bytes:
@@ -40,12 +45,11 @@ def prepare(options: RunOptions) -> Prepared:
     directory = locate.config_dir(options.config_dir, os.environ)
     loaded = _load(options, directory)
     credentials.require_usable(loaded.config, loaded.origins)
-    found = secrets.with_secrets(loaded.config, loaded.origins, os.environ)
-    config = found.config
+    config, secrets = _with_secrets(loaded)
     system, platform = config.system, config.platform
     policy = _policy(config, directory)
     return Prepared(
-        spec=tree.build(config, _place(config), found.part),
+        spec=tree.build(config, _place(config), secrets),
         digests=_digests(config),
         name=platform.name,
         node_id=platform.node_id,
@@ -95,6 +99,18 @@ def _identity_s(config: Config) -> float:
     trust = config.security.zero_trust
     longest_s: float = trust.max_trust_duration
     return min(IDENTITY_S, longest_s) if trust.continuous_auth else longest_s
+
+
+def _with_secrets(
+    loaded: loader.LoadedConfig,
+) -> tuple[Config, SecretsPartSettings | None]:
+    """The configuration with the values of its secrets, and what the security process is told."""
+    if not secret_names(loaded.config):
+        return loaded.config, None
+    from services.config.secrets import with_secrets  # with asyncio: only where it is needed
+
+    found = with_secrets(loaded.config, loaded.origins, os.environ)
+    return found.config, found.part
 
 
 def _place(config: Config) -> tree.Place:

@@ -7,7 +7,8 @@ credentials.check  nothing -> CredentialList; checks everything now
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from protocol.dataclass import dataclass
 
 
 class TlsUse(enum.Enum):

@@ -10,9 +10,10 @@ Calls of the process ``security``:
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-from dataclasses import dataclass, field
 
+from protocol.dataclass import dataclass, field
 from services.security.secrets.settings import SecretsSettings
 
 
@@ -145,10 +146,11 @@ class GetRequest:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# The standard one, which can leave a field out of the text.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GetResult:
     """A secret's value, for a process of the tree."""
 
-    value: str = field(repr=False)
+    value: str = dataclasses.field(repr=False)
     version: str
     expires_s: float | None = None

@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from protocol.dataclass import dataclass as record
+from protocol.dataclass import field as record_field
+
 
 class VaultAuth(enum.Enum):
     """How we log in to Vault."""
@@ -85,7 +88,7 @@ class AzureSettings:
     ca_file: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class SecretsSettings:
     """All providers, and the times.
 
@@ -104,6 +107,6 @@ class SecretsSettings:
     boot_timeout_s: float = 20.0
     refresh_interval_s: float = 300.0
     stale_s: float = 86400.0
-    vault: VaultSettings = field(default_factory=VaultSettings)
-    aws: AwsSettings = field(default_factory=AwsSettings)
-    azure: AzureSettings = field(default_factory=AzureSettings)
+    vault: VaultSettings = record_field(default_factory=VaultSettings)
+    aws: AwsSettings = record_field(default_factory=AwsSettings)
+    azure: AzureSettings = record_field(default_factory=AzureSettings)
