@@ -51,6 +51,8 @@ def render_nodes(page: NodesPage, *, width: int) -> list[Line]:
     for item, row in zip(page.nodes, rows, strict=True):
         lines.append(row)
         lines += _remarks(item, width)
+    if page.left_out:
+        lines.append(line(Span(f"and {page.left_out} more", Tone.FAINT)))
     return lines
 
 

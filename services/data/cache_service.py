@@ -54,8 +54,10 @@ from services.data.redis_link import RedisLink, RedisUnavailableError
 from services.data.retry import RetryPolicy, retry_pause_s
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
-# A node that is up renews its status with each page of the journal, at least every 20 s.
-STATUS_TTL_S = 60
+# A node that is up renews its status with each page of the journal, if only an empty one; one that
+# is gone is out of Redis as soon as its lease in the health table has run out.
+STATUS_TTL_S = 15
+_RENEW_S = STATUS_TTL_S / 3
 # The answer still has to travel before the caller's own deadline.
 _ANSWER_MARGIN_S = 0.2
 # A connection that was lost is listened on again at once; what fails so often will go on failing.
@@ -86,7 +88,7 @@ class CacheService(Service):
             self._lose(str(exc))
         self._background.start(self._stay_connected())
         self._background.start(self._stay_listening())
-        self._background.start(follow(context, self._take_page))
+        self._background.start(follow(context, self._take_page, wait_s=_RENEW_S))
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See the head of the file."""

@@ -16,7 +16,7 @@ from services.data import health_table
 from services.data.background import BackgroundTasks
 from services.data.errors import DatabaseUnavailableError, StatementRefusedError
 from services.data.health_listener import HealthListener
-from services.data.health_records import NodesPage, Standing, WatchQuery
+from services.data.health_records import NodesPage, Standing, WatchQuery, fitting
 from services.data.health_table import HealthWriter
 from services.data.health_view import NodeChange
 from services.data.journal_reader import follow, read_status
@@ -178,11 +178,14 @@ class HealthPart:
         query = from_wire(WatchQuery, request.body or {})
         wait_s = min(query.wait_s, max(0.0, request.remaining_s - _ANSWER_MARGIN_S))
         await self._listener.wait_news(query.mark, wait_s)
+        nodes = self._listener.nodes()
+        kept = fitting(nodes)
         return to_wire(
             NodesPage(
                 mark=self._listener.mark,
                 is_current=self._listener.is_current,
                 own_id=self._settings.node_id,
-                nodes=self._listener.nodes(),
+                nodes=kept,
+                left_out=len(nodes) - len(kept),
             )
         )

@@ -11,8 +11,13 @@ from dataclasses import dataclass, replace
 
 # States in which a node ends: it says nothing any more, and need not.
 FINAL_STATES = frozenset(("stopped", "failed"))
-# A table of a thousand nodes fits into one answer.
 WAIT_MAX_S = 60.0
+# An answer has to fit into a message of 1 MiB, also where every node has much to say.
+PAGE_BYTES_MAX = 768 * 1024
+UNWELL_MAX = 50
+REASON_LENGTH_MAX = 300
+_NODE_BYTES = 600
+_COMPONENT_BYTES = 300
 
 
 class Standing(enum.Enum):
@@ -133,19 +138,36 @@ class NodesPage:
         mark: for the next query.
         is_current: changes arrive; otherwise this is what was last known, and ages.
         own_id: the node that answers.
-        nodes: all of them, by id.
+        nodes: by id; of each at most UNWELL_MAX components, with shortened reasons.
+        left_out: nodes for which there was no room.
     """
 
     mark: str
     is_current: bool
     own_id: str
     nodes: tuple[NodeHealth, ...]
+    left_out: int = 0
 
 
 def judge(node: NodeEntry, unwell: tuple[ComponentEntry, ...]) -> NodeHealth:
     """Say how a node is to be seen."""
     standing, for_s = _standing(node, unwell)
     return NodeHealth(standing=standing, standing_s=max(0.0, for_s), node=node, unwell=unwell)
+
+
+def fitting(nodes: tuple[NodeHealth, ...]) -> tuple[NodeHealth, ...]:
+    """As much of the nodes as one answer holds: those that are not ready before those that are."""
+    kept: list[NodeHealth] = []
+    left = PAGE_BYTES_MAX
+    for item in sorted(nodes, key=lambda item: item.standing is Standing.READY):
+        unwell = tuple(
+            replace(c, reason=c.reason[:REASON_LENGTH_MAX]) for c in item.unwell[:UNWELL_MAX]
+        )
+        left -= _NODE_BYTES + sum(_COMPONENT_BYTES + len(c.reason.encode()) for c in unwell)
+        if left < 0:
+            break
+        kept.append(replace(item, unwell=unwell))
+    return tuple(sorted(kept, key=lambda item: item.node.node_id))
 
 
 def _standing(node: NodeEntry, unwell: tuple[ComponentEntry, ...]) -> tuple[Standing, float]:

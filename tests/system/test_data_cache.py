@@ -108,7 +108,7 @@ def test_status_and_components_are_mirrored(redis_server: RedisServer) -> None:
         components = reader.hgetall("novacron:node:n1:components")
         assert json.loads(components["core/vm"])["pid"] == 7
         for key in ("novacron:node:n1:status", "novacron:node:n1:components"):
-            assert 0 < reader.ttl(key) <= 60
+            assert 0 < reader.ttl(key) <= 15
 
     with client(redis_server) as reader:
         run(redis_server.socket, work)
@@ -150,6 +150,37 @@ def test_events_are_published_once_over_a_restart_of_the_process(
     ]
     assert seen[2]["fields"] == {"domain": "b"}
     assert seen[2]["node_id"] == "n1"
+
+
+def test_changes_of_states_are_published(redis_server: RedisServer) -> None:
+    """With the payload that PostgreSQL notifies, once per change."""
+
+    async def work(node: Node) -> None:
+        async def wait_seen(count: int) -> None:
+            async def is_there() -> bool:
+                message = subscription.get_message(ignore_subscribe_messages=True)
+                if message:
+                    seen.append(json.loads(message["data"]))
+                return len(seen) >= count
+
+            await wait_until(is_there)
+
+        node.journal.add("component:state", "core/vm", state="degraded")
+        await wait_seen(1)
+        node.journal.add("vm:started", "core/vm")
+        node.journal.add("init:complete")
+        await wait_seen(2)
+
+    seen: list[dict[str, Any]] = []
+    with client(redis_server) as reader, reader.pubsub() as subscription:
+        subscription.subscribe("novacron:health")
+        subscription.get_message(timeout=5)
+        run(redis_server.socket, work)
+
+    assert seen == [
+        {"node_id": "n1", "component": "core/vm"},
+        {"node_id": "n1", "component": ""},
+    ]
 
 
 def test_cached_value_comes_back_and_survives_the_process(redis_server: RedisServer) -> None:

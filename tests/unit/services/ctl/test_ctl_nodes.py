@@ -81,6 +81,11 @@ def test_no_nodes_is_a_sentence() -> None:
     assert text(dataclasses.replace(PAGE, nodes=())) == "no nodes"
 
 
+def test_nodes_that_did_not_fit_are_counted() -> None:
+    """Nobody takes the table for all there is."""
+    assert text(dataclasses.replace(PAGE, left_out=3)).endswith("and 3 more")
+
+
 def test_narrow_screen_keeps_name_state_and_age() -> None:
     """Columns go by their rank."""
     head = text(PAGE, width=35).splitlines()[0]

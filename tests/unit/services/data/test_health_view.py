@@ -6,7 +6,17 @@ import dataclasses
 
 import pytest
 
-from services.data.health_records import ComponentEntry, NodeEntry, Standing, WatchQuery, judge
+from protocol import codec
+from protocol.records import to_wire
+from services.data.health_records import (
+    ComponentEntry,
+    NodeEntry,
+    NodesPage,
+    Standing,
+    WatchQuery,
+    fitting,
+    judge,
+)
 from services.data.health_view import HealthView, NodeChange
 
 NODE = NodeEntry(
@@ -136,3 +146,30 @@ def test_wait_is_bounded(wait_s: float) -> None:
     """On both sides."""
     with pytest.raises(ValueError, match="wait_s"):
         WatchQuery(wait_s=wait_s)
+
+
+def test_answer_fits_into_a_message_whatever_the_nodes_say() -> None:
+    """Those that are not ready are kept first, and nothing is cut without a count."""
+    worst = dataclasses.replace(
+        COMPONENT, component="c" * 100, reason="\N{BLACK HEART SUIT}" * 9000
+    )
+    nodes = tuple(
+        judge(dataclasses.replace(NODE, node_id=f"{number:05}"), (worst,) * (60 * (number % 2)))
+        for number in range(3000)
+    )
+
+    kept = fitting(nodes)
+
+    page = NodesPage(mark="m", is_current=True, own_id="a", nodes=kept)
+    assert len(codec.encode(to_wire(page))) < codec.MESSAGE_BYTES_MAX
+    assert 0 < len(kept) < len(nodes)
+    assert all(item.standing is Standing.UNWELL for item in kept)
+    assert [item.node.node_id for item in kept] == sorted(item.node.node_id for item in kept)
+    assert {len(item.unwell) for item in kept} == {50}
+
+
+def test_a_thousand_healthy_nodes_fit() -> None:
+    """None is left out."""
+    nodes = tuple(judge(dataclasses.replace(NODE, node_id=f"{n:05}"), ()) for n in range(1000))
+
+    assert fitting(nodes) == nodes
