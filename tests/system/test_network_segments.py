@@ -84,8 +84,12 @@ class Host:
 
     def apply(self, *interfaces: SegmentInterface, guarded: tuple[str, ...] = ()) -> None:
         """Put interfaces in force."""
-        self.document = SegmentDocument(interfaces=interfaces, guarded=guarded)
-        asyncio.run(self.segments.apply(self.document, _content))
+        self.put(SegmentDocument(interfaces=interfaces, guarded=guarded))
+
+    def put(self, document: SegmentDocument) -> None:
+        """Put a document in force."""
+        self.document = document
+        asyncio.run(self.segments.apply(document, _content))
 
     def learn(self) -> None:
         """Know what is in force, so that the next change is a difference."""
