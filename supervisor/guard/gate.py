@@ -15,8 +15,8 @@ from protocol import names
 from protocol.envelope import Envelope
 from protocol.errors import NovacronError
 from protocol.records import Plain
+from supervisor.child import logs
 from supervisor.guard.guard import Verdict
-from supervisor.quiet_imports import structlog
 
 if TYPE_CHECKING:
     from supervisor.guard.background import Attach
@@ -69,7 +69,7 @@ class Gate:
         self._recorder: Recorder | None = None
         self._said_s = time.monotonic() - _SAID_AT_ONCE * _SAID_PERIOD_S
         self._unsaid = 0
-        self._log = structlog.get_logger()
+        self._log = logs.Logger()
 
     def refuse(self, verdict: Verdict, message: Envelope, refuse: Refuse) -> None:
         """Refuse a call that the guard does not allow.

@@ -15,9 +15,9 @@ from protocol import codec, run_files
 from protocol.errors import RemoteProtocolError
 from protocol.transports import identities
 from protocol.transports.identities import Epoch, Identity, boottime_s
+from supervisor.child import logs
 from supervisor.guard import policy as policies
 from supervisor.guard.policy import Policy
-from supervisor.quiet_imports import structlog
 
 REFUSED = "supervisor.access_refused"
 EXPIRED = "supervisor.identity_expired"
@@ -158,7 +158,7 @@ class Guard:
             if not self._has_policy:
                 self._policy = policies.open_policy(is_supervisor=self._is_supervisor)
         except (OSError, RemoteProtocolError) as exc:
-            structlog.get_logger().error("policy_unreadable", reason=str(exc))
+            logs.Logger().error("policy_unreadable", reason=str(exc))
         return self._policy
 
 

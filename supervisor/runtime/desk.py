@@ -15,8 +15,8 @@ from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.records import Plain
 from protocol.transports import identities
 from protocol.transports.identities import Epoch, boottime_s
+from supervisor.child import logs
 from supervisor.guard.persons import Persons
-from supervisor.quiet_imports import structlog
 from supervisor.runtime.caller import Caller
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Desk:
         self._note = note
         self._revoked: frozenset[str] = frozenset()
         self.epoch = Epoch(loop.run_dir, is_writable=True)
-        log = structlog.get_logger()
+        log = logs.Logger()
         self._persons = Persons(
             loop.run_dir,
             life_s=life_s,
