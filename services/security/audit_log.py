@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -34,6 +34,7 @@ from services.security.audit_statements import (
     KEYS_FILE_NAME,
     StatementCopies,
     StatementFile,
+    keys_of,
     remember_key,
 )
 from services.security.errors import AuditSelfTestError
@@ -55,6 +56,8 @@ class AuditLog:
         log: logger.
         on_change: called when ``health`` has changed.
         on_appended: called with the number of records that the chain took.
+        public_keys: what the node has signed with, by key id; else those that the file beside
+            the log has, which is written for auditors.
         copies: where checkpoints go besides the node's own file.
         with_operators: record the journal's ``operator:`` events; where there is a spool, its
             records of the same calls are better.
@@ -73,12 +76,14 @@ class AuditLog:
         log: structlog.typing.FilteringBoundLogger,
         on_change: Callable[[], None],
         on_appended: Callable[[int], None],
+        public_keys: Mapping[str, bytes] | None = None,
         copies: StatementCopies | None = None,
         with_operators: bool = True,
     ) -> None:
         self._store = store
         self._signer = signer
-        self.keys = remember_key(directory / KEYS_FILE_NAME, signer, now_us=time.time_ns() // 1000)
+        filed = remember_key(directory / KEYS_FILE_NAME, signer, now_us=time.time_ns() // 1000)
+        self.keys = filed if public_keys is None else keys_of(public_keys)
         self._actor = actor
         self._log = log
         self._copy = AuditFile(directory / AUDIT_FILE_NAME)
@@ -104,7 +109,6 @@ class AuditLog:
         self._lost = 0
         self._mismatch = ""
         self._troubles: dict[str, str] = {}
-        self._spooled = 0
 
     async def open(self, **fields: Plain) -> None:
         """Compare file and database, chain what waited, and prove the log with a record.
@@ -154,10 +158,6 @@ class AuditLog:
         self._log.warning("audit_trouble", part=name, reason=reason)
         self._on_change()
 
-    def set_spooled(self, records: int) -> None:
-        """Say how many records wait in the spool."""
-        self._spooled = records
-
     def status(self) -> AuditStatus:
         """The log at the moment."""
         counted = self.recorder.statistics()
@@ -169,7 +169,6 @@ class AuditLog:
             waiting=counted.waiting,
             lost=self._lost,
             head=counted.head_seq,
-            spooled=self._spooled,
             checkpoint=self.statements.tail_seq or None,
             anchor=0 if self.statements.anchor is None else self.statements.anchor.seq,
             trouble=self.health().reason,
@@ -241,6 +240,8 @@ class AuditLog:
         Raises:
             AuditUnavailableError: the database can't be reached.
         """
+        if self.recorder.head_seq <= self.statements.tail_seq:
+            return  # it is one
         if (kept := await self._store.keep_head(when_due=when_due)) is not None:
             await self.recorder.keep((kept,))
 

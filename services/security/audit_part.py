@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class AuditPart(Part):
         self._log: AuditLog | None = None
         self._store: AuditStore | None = None
         self._works: list[asyncio.Task[None]] = []
+        self._spool_reader: SpoolReader | None = None
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._checked_s = 0.0
@@ -136,13 +138,13 @@ class AuditPart(Part):
         if self._log is not None:
             self._writer = self._level.start(self._log.recorder.run(), "audit-writer")
             self._reader = self._level.start(self._follow_journal(self._log), "audit-journal")
-            self._works = [
+            if self._spool.is_dir():
+                self._spool_reader = SpoolReader(self._spool, self._log, self._context.log)
+                self._works.append(self._level.start(self._spool_reader.run(), "audit-spool"))
+            self._works += [
                 self._level.start(self._look(self._log), "audit-look"),
                 self._level.start(self._retention(self._log).run(), "audit-retention"),
             ]
-            if self._spool.is_dir():
-                reader = SpoolReader(self._spool, self._log, self._context.log)
-                self._works.append(self._level.start(reader.run(), "audit-spool"))
 
     def calls(self) -> Mapping[str, CallHandler]:
         """See services.security.model."""
@@ -196,7 +198,9 @@ class AuditPart(Part):
         if self._log is None:
             key_id = self._encryption.keyring.signer.key_id
             return AuditStatus(enabled=False, key_id=key_id, public_key="")
-        return self._log.status()
+        reader = self._spool_reader
+        waiting = 0 if reader is None else reader.waiting_bytes()
+        return replace(self._log.status(), spooled_bytes=waiting)
 
     def _make_log(self, store: PostgresAuditStore) -> AuditLog:
         settings = self._level.settings
@@ -215,6 +219,7 @@ class AuditPart(Part):
             log=self._context.log,
             on_change=self._changed,
             on_appended=self._count,
+            public_keys=self._encryption.keyring.public_keys,
             copies=copies,
             with_operators=not self._spool.is_dir(),
         )
@@ -251,12 +256,13 @@ class AuditPart(Part):
 
     async def _look(self, log: AuditLog) -> None:
         """Keep a checkpoint when one is due, and see whether the spool is emptied."""
-        gauge = SpoolGauge(self._spool, time.monotonic)
+        reader = self._spool_reader
+        gauge = None if reader is None else SpoolGauge(reader, time.monotonic)
         while True:
             await asyncio.sleep(LOOK_PERIOD_S)
             with contextlib.suppress(AuditUnavailableError):  # told by the writer
                 await log.keep_checkpoint()
-            if self._spool.is_dir():
+            if gauge is not None:
                 log.set_trouble("spool", await asyncio.to_thread(gauge.trouble))
 
     async def _append(self, request: Request) -> Plain:

@@ -9,6 +9,7 @@ waiting file and its writer has let go of it. What is torn, damaged or not ours 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,6 +46,9 @@ class SpoolReader:
         directory: of the spool.
         log: takes the records.
         logger: for what is not right.
+
+    Attributes:
+        taken: records that were taken so far.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class SpoolReader:
         self._offsets: dict[str, int] = {}
         self._skip_to: dict[str, int] = {}
         self._told: set[str] = set()
+        self.taken = 0
 
     async def run(self) -> None:
         """Take records until cancelled."""
@@ -66,11 +71,25 @@ class SpoolReader:
                 # Armed before the look, so that what is written during it is looked at after it.
                 wake = asyncio.Event()
                 notify.arm(directory_fd)
-                await self.take()
+                try:
+                    await self.take()
+                    self._log.set_trouble("spool-read", "")
+                except OSError as exc:
+                    self._log.set_trouble("spool-read", f"the audit spool can't be read: {exc}")
                 await self._wait(notify, wake)
         finally:
             os.close(directory_fd)
             notify.close()
+
+    def waiting_bytes(self) -> int:
+        """How much there is that was not taken yet."""
+        waiting = 0
+        with contextlib.suppress(OSError):  # told by who takes
+            for file in spool.list_files(self._directory).files:
+                with contextlib.suppress(FileNotFoundError):
+                    size = file.path.stat().st_size
+                    waiting += max(0, size - self._offsets.get(file.path.name, 0))
+        return waiting
 
     async def take(self) -> int:
         """Chain what is there now; returns how many records.
@@ -111,10 +130,9 @@ class SpoolReader:
                 for record in page.records
                 if record.number > self._skip_to[name]
             ]
-            self._log.set_spooled(len(events))
             await self._log.recorder.append_all(events)
-            self._log.set_spooled(0)
             taken += len(events)
+            self.taken += len(page.records)
             self._offsets[name] = page.offset
             if page.problem or len(page.records) < PAGE_RECORDS:
                 break
@@ -158,38 +176,30 @@ class SpoolReader:
 
 
 class SpoolGauge:
-    """Looks from outside how much waits in a spool, for the health.
+    """Tells when a spool is not emptied, for the health.
 
     Args:
-        directory: of the spool.
+        reader: of the spool.
         clock: monotonic seconds.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
-        self._directory = directory
+    def __init__(self, reader: SpoolReader, clock: Callable[[], float]) -> None:
+        self._reader = reader
         self._clock = clock
-        self._oldest = ""
-        self._since_s = 0.0
-        self._bytes = 0
+        self._taken = 0
+        self._since_s = clock()
 
     def trouble(self) -> str:
         """Why the spool is not emptied; "" while it is."""
-        try:
-            found = spool.list_files(self._directory).files
-            size = spool.directory_bytes(self._directory)
-        except OSError as exc:
-            return f"the audit spool can't be read: {exc}"
-        oldest = found[0].path.name if found and size > spool.FILE_BYTES_MAX else ""
-        if oldest != self._oldest or size < self._bytes or not oldest:
-            self._oldest, self._since_s = oldest, self._clock()
-        self._bytes = size
-        if oldest and self._clock() - self._since_s >= STUCK_S:
-            limit = spool.DIRECTORY_BYTES_MAX >> 20
-            return (
-                f"the audit spool does not shrink: {size >> 20} MiB wait, at {limit} MiB "
-                "privileged calls are refused"
-            )
-        return ""
+        waiting = self._reader.waiting_bytes()
+        if not waiting or self._reader.taken != self._taken:
+            self._taken, self._since_s = self._reader.taken, self._clock()
+        if self._clock() - self._since_s < STUCK_S:
+            return ""
+        return (
+            f"the audit spool does not shrink: {waiting >> 10} KiB wait; privileged calls are "
+            f"refused at {spool.DIRECTORY_BYTES_MAX >> 20} MiB"
+        )
 
 
 def event_of_spool(record: SpoolRecord, process: str) -> AuditEvent:

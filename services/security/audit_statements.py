@@ -17,7 +17,7 @@ import os
 import re
 import syslog
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -253,6 +253,11 @@ def read_keys(path: Path) -> dict[str, Ed25519PublicKey]:
 def key_id_of(public: bytes) -> str:
     """The id of a public key."""
     return hashlib.sha256(public).hexdigest()[:16]
+
+
+def keys_of(public: Mapping[str, bytes]) -> dict[str, Ed25519PublicKey]:
+    """Public keys by key id."""
+    return {name: Ed25519PublicKey.from_public_bytes(raw) for name, raw in public.items()}
 
 
 def remember_key(path: Path, signer: AuditSigner, *, now_us: int) -> dict[str, Ed25519PublicKey]:

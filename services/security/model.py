@@ -237,7 +237,7 @@ class AuditStatus:
         waiting: records that are kept until the database takes them.
         lost: journal records that were gone before this process read them.
         head: seq of the last record that this process knows; None without one.
-        spooled: records of privileged calls that wait in the spool.
+        spooled_bytes: records of privileged calls that wait in the spool.
         checkpoint: seq of the last checkpoint that was kept.
         anchor: seq up to which retention has dropped all.
         trouble: why the log is not as it should be; "" when it is.
@@ -250,7 +250,7 @@ class AuditStatus:
     waiting: int = 0
     lost: int = 0
     head: int | None = None
-    spooled: int = 0
+    spooled_bytes: int = 0
     checkpoint: int | None = None
     anchor: int = 0
     trouble: str = ""
