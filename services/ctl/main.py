@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, str] = {
     "db": "services.ctl.commands.db",
     "net": "services.ctl.commands.net",
     "audit": "services.ctl.commands.audit",
+    "keys": "services.ctl.commands.keys",
     "token": "services.ctl.commands.token",
     "credentials": "services.ctl.commands.credentials",
     "secrets": "services.ctl.commands.secrets",
