@@ -18,10 +18,10 @@ Wire shape of a compiled policy, one msgpack map::
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol import names
+from protocol.dataclass import dataclass
 from protocol.errors import RemoteProtocolError
 from protocol.records import Plain
 

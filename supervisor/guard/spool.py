@@ -23,10 +23,10 @@ import stat
 import struct
 import time
 import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol import codec
+from protocol.dataclass import dataclass, field
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.records import Plain, from_wire, to_wire
 
