@@ -47,8 +47,7 @@ from typing import Any, NamedTuple
 from protocol import codec
 from protocol.dataclass import dataclass
 from protocol.records import from_wire
-from supervisor.child import logs, warm
-from supervisor.child import main as child_main
+from supervisor.child import logs
 from supervisor.core.spec import ChildType
 from supervisor.posix import descriptors, prctl, processes
 from supervisor.posix.title import set_title
@@ -250,6 +249,8 @@ class _Launcher:
     def _launch(self, asked: _Asked) -> None:
         owner, name, incarnation, kind, launch, received = asked
         if not self._has_forked:
+            from supervisor.child import warm  # and all that makes a child, as in _fork
+
             self._has_forked = True
             warm.rehearse()
         child, self._spare = self._spare, None
@@ -295,7 +296,8 @@ class _Launcher:
         Raises:
             OSError: the system refuses another process.
         """
-        # Not above: a tree of programs has no use for multiprocess.
+        # Not above: a tree of programs has no use for what makes a child, nor for multiprocess.
+        from supervisor.child import main as _main  # noqa: F401 - imported for all children
         from supervisor.runtime.forking import ForkedProcess
 
         ours, theirs = channel_pair()
@@ -312,6 +314,8 @@ class _Launcher:
 
     def _enter_child(self, handover: socket.socket, launcher_pid: int, *, is_spare: bool) -> None:
         """Begin as a child: nothing that is open here is its business."""
+        from supervisor.child import main as child_main
+
         signal.set_wakeup_fd(-1)
         descriptors.close_all_but((0, 1, 2, handover.fileno(), *self._held))
         code = child_main.run(handover, launcher_pid, is_spare=is_spare)

@@ -390,3 +390,19 @@ def test_describing_a_tree_imports_no_runtime() -> None:
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
     assert shown.stdout == b"[]\n"
+
+
+def test_a_tree_of_programs_needs_little() -> None:
+    """What takes long to import, or much memory, is for services alone."""
+    program = (
+        "import sys\n"
+        "import supervisor.standalone, supervisor.runtime.launcher_client\n"
+        "import supervisor.runtime.root\n"
+        "heavy = {'asyncio', 'dataclasses', 'hashlib', 'inspect', 'logging', 'multiprocess',\n"
+        "         'shutil', 'ssl', 'structlog', 'traceback', 'supervisor.child.main'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert shown.stdout == b"[]\n"
