@@ -105,6 +105,8 @@ def _ask_once(address: Path, timeout_s: float) -> dict[str, object]:
                 f"{address} may not be opened by this user: become root or join the node's group",
                 file=str(address),
             ) from None
+        except BlockingIOError:  # more wait there already than the kernel lets wait
+            return {"code": _BUSY, "message": f"too many connect to {address} at once"}
         except TimeoutError:
             raise PeerUnavailableError(f"nobody answers at {address}") from None
         except OSError as exc:
