@@ -103,6 +103,33 @@ def test_a_wrong_client_secret_is_told(azure: AzureDouble, tmp_path: Path) -> No
     found.close()
 
 
+def test_a_client_secret_that_was_replaced_is_read_anew(azure: AzureDouble, tmp_path: Path) -> None:
+    """The provider's own secret comes from a file; a new one makes a new login."""
+    directory = tmp_path / "own"
+    directory.mkdir(mode=0o700)
+    file = directory / "client-secret"
+    file.write_text(CLIENT_SECRET)
+    file.chmod(0o600)
+    settings = AzureSettings(
+        vault_url=azure.url,
+        tenant_id=TENANT,
+        client_id=CLIENT_ID,
+        client_secret="${secret:file/client-secret}",
+        authority=azure.authority,
+        ca_file=str(tmp_path / "ca.pem"),
+    )
+    found = Providers(SecretsSettings(azure=settings, directory=str(directory)), {})
+    azure.put("db", "hush")
+    found.get(parse_name("azure/db"))
+
+    azure.client_secret = "another"
+    azure.tokens.clear()
+    file.write_text("another")
+
+    assert found.get(parse_name("azure/db")).value == "hush"
+    found.close()
+
+
 def test_a_challenge_about_another_vault_is_refused(azure: AzureDouble, tmp_path: Path) -> None:
     """No token is sent to a server that claims to be part of something else."""
     azure.resource = "https://vault.azure.net"

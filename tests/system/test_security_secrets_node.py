@@ -136,6 +136,18 @@ def test_values_are_nowhere_to_be_seen(secret_node: Node, vault: VaultDouble) ->
     assert_nowhere(node, {"output": node.output + node.errors})
 
 
+def test_a_variable_is_seen_in_the_root_alone(make_node: Callable[..., Node]) -> None:
+    """The environment that a node is started with shows in no other process of it."""
+    node = make_node(
+        NOVACRON_DATABASE_POSTGRES_PASSWORD="${secret:env/DB_PASSWORD}", DB_PASSWORD=POSTGRES
+    ).start()
+
+    environments = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in node.processes()}
+
+    assert {pid for pid, it in environments.items() if POSTGRES.encode() in it} == {node.pid}
+    wait_until(lambda: states(node) == {"env/DB_PASSWORD": "fixed"}, "the secret")
+
+
 def test_a_provider_that_is_away_at_boot_is_told(secret_node: Node, vault: VaultDouble) -> None:
     """The node waits for as long as it may, says for what, and ends with the reason."""
     vault.is_sealed = True

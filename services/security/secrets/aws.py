@@ -30,6 +30,7 @@ from services.security.secrets.provider import (
     make_secret,
     split_field,
 )
+from services.security.secrets.sealer import Sealer
 from services.security.secrets.settings import AwsSettings
 
 _MISSING = ("ResourceNotFoundException", "InvalidRequestException")  # the latter: marked deleted
@@ -75,20 +76,17 @@ class AwsProvider:
         logging.getLogger("botocore").setLevel(logging.WARNING)
         self._settings = settings
         self._errors = botocore.exceptions
-        self._client = botocore.session.get_session().create_client(
-            "secretsmanager",
-            region_name=settings.region,
-            endpoint_url=settings.endpoint or None,
-            verify=settings.ca_file or None,
-            aws_access_key_id=settings.access_key_id or None,
-            aws_secret_access_key=secret_access_key() or None,
-            config=botocore.config.Config(
-                connect_timeout=timeout_s,
-                read_timeout=timeout_s,
-                # Who calls repeats, and knows how much time is left.
-                retries={"total_max_attempts": 1, "mode": "standard"},
-            ),
+        self._session = botocore.session.get_session()
+        self._config = botocore.config.Config(
+            connect_timeout=timeout_s,
+            read_timeout=timeout_s,
+            # Who calls repeats, and knows how much time is left.
+            retries={"total_max_attempts": 1, "mode": "standard"},
         )
+        self._key = secret_access_key
+        self._sealer = Sealer()
+        self._key_digest = b""
+        self._client: Any = None  # botocore is untyped
 
     def get(self, name: str) -> Secret:
         """The version that is labelled AWSCURRENT."""
@@ -133,7 +131,27 @@ class AwsProvider:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _connect(self) -> None:
+        """Make a client, or another one once our key was replaced."""
+        key, settings = self._key(), self._settings
+        digest = self._sealer.digest(key)
+        if self._client is not None and digest == self._key_digest:
+            return
+        self.close()
+        self._key_digest = digest
+        self._client = self._session.create_client(
+            "secretsmanager",
+            region_name=settings.region,
+            endpoint_url=settings.endpoint or None,
+            verify=settings.ca_file or None,
+            aws_access_key_id=settings.access_key_id or None,
+            aws_secret_access_key=key or None,
+            config=self._config,
+        )
 
     def _read(self, path: str) -> dict[str, Any]:  # Any: the API's record
         found: dict[str, Any] = self._call(
@@ -156,6 +174,7 @@ class AwsProvider:
 
     def _call(self, path: str, work: Callable[[], Any]) -> Any:  # Any: botocore is untyped
         errors = self._errors
+        self._connect()
         try:
             return work()
         except errors.ClientError as exc:

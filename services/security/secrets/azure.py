@@ -32,6 +32,7 @@ from services.security.secrets.provider import (
     make_secret,
     split_field,
 )
+from services.security.secrets.sealer import Sealer
 from services.security.secrets.settings import AzureSettings
 
 _NAME = re.compile(r"[0-9A-Za-z-]{1,127}")
@@ -81,10 +82,13 @@ class AzureProvider:
         }
         if settings.ca_file:
             options["connection_verify"] = settings.ca_file
-        self._credential = _credential(azure.identity, settings, client_secret(), options)
-        self._client = azure.keyvault.secrets.SecretClient(
-            settings.vault_url, self._credential, **options
-        )
+        self._settings, self._options = settings, options
+        self._identity, self._client_class = azure.identity, azure.keyvault.secrets.SecretClient
+        self._secret_source = client_secret
+        self._sealer = Sealer()
+        self._secret_digest = b""
+        self._client: Any = None  # the library's class
+        self._credential: Any = None  # the library's class
 
     def get(self, name: str) -> Secret:
         """The newest version that is enabled and valid now."""
@@ -120,8 +124,23 @@ class AzureProvider:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-        self._credential.close()
+        if self._client is not None:
+            self._client.close()
+            self._credential.close()
+            self._client = None
+
+    def _connect(self) -> None:
+        """Make a client, or another one once our own secret was replaced."""
+        secret = self._secret_source()
+        digest = self._sealer.digest(secret)
+        if self._client is not None and digest == self._secret_digest:
+            return
+        self.close()
+        self._secret_digest = digest
+        self._credential = _credential(self._identity, self._settings, secret, self._options)
+        self._client = self._client_class(
+            self._settings.vault_url, self._credential, **self._options
+        )
 
     def _read(self, path: str) -> Any:  # Any: the library's record
         if _NAME.fullmatch(path) is None:
@@ -143,6 +162,7 @@ class AzureProvider:
 
     def _call(self, path: str, work: Callable[[], Any]) -> Any:  # Any: the library's records
         errors = self._errors
+        self._connect()
         try:
             return work()
         except errors.ResourceNotFoundError as exc:

@@ -17,9 +17,6 @@ Pure but for the sealing: time and chance are arguments, fetching is the caller'
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -71,8 +68,6 @@ class SecretCache:
         self._refresh_s = refresh_s
         self._stale_s = stale_s
         self._sealer = Sealer()
-        # Equal values are told by a keyed hash, so that none is opened for comparing.
-        self._key = os.urandom(32)
 
     @property
     def names(self) -> tuple[SecretName, ...]:
@@ -104,8 +99,8 @@ class SecretCache:
             Whether the value is another one than before; False for the first one.
         """
         entry = self._entries[name]
-        digest = hmac.digest(self._key, secret.value.encode(), hashlib.sha256)
-        is_changed = bool(entry.digest) and not hmac.compare_digest(entry.digest, digest)
+        digest = self._sealer.digest(secret.value)
+        is_changed = bool(entry.digest) and entry.digest != digest
         if is_changed or not entry.digest:
             entry.sealed = self._sealer.seal(secret.value, context=str(name))
             entry.digest = digest

@@ -1,6 +1,7 @@
-"""Secrets in environment variables: the weakest place, since every child process inherits them.
+"""Secrets in environment variables: the weakest place.
 
-They can't change while the node runs, so a new value needs a new start.
+Whoever is root or the node's user can read them in /proc for as long as the root process runs;
+its children overwrite theirs. They can't change, so a new value needs a new start.
 """
 
 from __future__ import annotations
