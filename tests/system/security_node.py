@@ -82,14 +82,19 @@ class Node:
     """A security process over a database and a state directory, not started yet."""
 
     def __init__(
-        self, state: Path, postgres: PostgresSettings, journal: MemoryJournal | None = None
+        self,
+        state: Path,
+        postgres: PostgresSettings,
+        journal: MemoryJournal | None = None,
+        *,
+        node_id: str = "node",
     ) -> None:
         self.service = SecurityService()
         self.context = MemoryServiceContext(
             path="security",
             settings={
                 "state_dir": str(state),
-                "node_id": "node",
+                "node_id": node_id,
                 "postgres": to_wire(postgres),
             },
             peers=(journal or MemoryJournal()).peers(),
@@ -102,10 +107,14 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    state: Path, postgres: PostgresSettings, journal: MemoryJournal | None = None
+    state: Path,
+    postgres: PostgresSettings,
+    journal: MemoryJournal | None = None,
+    *,
+    node_id: str = "node",
 ) -> AsyncIterator[Node]:
     """A security process that is up, and down again afterwards."""
-    found = Node(state, postgres, journal)
+    found = Node(state, postgres, journal, node_id=node_id)
     await found.service.init(found.context)
     try:
         yield found

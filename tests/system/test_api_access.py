@@ -25,7 +25,7 @@ from services.security.token_model import Bearer
 from services.security.tokens import Presented, format_token
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
-from tests.fixtures.certificates import Authority
+from tests.fixtures.certificates import Authority, Pair
 from tests.system.test_api_gateway import assert_problem, domains, status
 
 TOKEN, SHOWN = format_token(bytes(range(42)))
@@ -319,30 +319,28 @@ def test_without_the_security_process_nobody_is_refused_for_good() -> None:
     run(scenario)
 
 
-@pytest.fixture(scope="module")
-def authority() -> Authority:
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
     """Makes certificates."""
-    return Authority("test authority")
+    return Authority(tmp_path, "authority")
 
 
-def client_tls(authority: Authority, certificate: tuple[Path, Path] | None) -> ssl.SSLContext:
+def client_tls(authority: Authority, shown: Pair | None) -> ssl.SSLContext:
     """What a client trusts and shows."""
-    context = ssl.create_default_context(cadata=authority.pem)
-    if certificate is not None:
-        context.load_cert_chain(*certificate)
+    context = ssl.create_default_context(cafile=str(authority.cert))
+    if shown is not None:
+        context.load_cert_chain(shown.cert, shown.key)
     return context
 
 
-def files(authority: Authority, directory: Path) -> dict[str, Plain]:
-    """Settings of a gateway with TLS."""
-    directory.mkdir(exist_ok=True)
-    certificate, key = authority.server(directory, "127.0.0.1")
-    trusted = directory / "clients.pem"
-    trusted.write_text(authority.pem)
+def files(authority: Authority) -> dict[str, Plain]:
+    """Settings of a gateway with TLS, and files for it that are new each time."""
+    pair = authority.issue("server", "127.0.0.1")
+    pair.key.chmod(0o600)
     return {
-        "cert_file": str(certificate),
-        "key_file": str(key),
-        "client_ca_file": str(trusted),
+        "cert_file": str(pair.cert),
+        "key_file": str(pair.key),
+        "client_ca_file": str(authority.cert),
     }
 
 
@@ -350,13 +348,13 @@ def files(authority: Authority, directory: Path) -> dict[str, Plain]:
     ("role", "status_code"), [("viewer", 403), ("operator", 200), ("root", 401)]
 )
 def test_a_client_certificate_is_an_identity(
-    authority: Authority, tmp_path: Path, role: str, status_code: int
+    authority: Authority, role: str, status_code: int
 ) -> None:
     """CN is the name and O the role; a role that is none lets nobody in."""
 
     async def scenario() -> None:
-        shown = authority.client(tmp_path, "alice", role)
-        settings = files(authority, tmp_path)
+        shown = authority.issue("alice", role=role)
+        settings = files(authority)
         tls = client_tls(authority, shown)
         async with running(Tree(), tls=tls, **settings) as (client, _service, _context):
             response = await client.post("/api/v1/components/core/vm/restart")
@@ -374,9 +372,9 @@ def test_a_certificate_of_another_authority_ends_the_handshake(
     """An unknown authority's client, and an expired certificate, get no answer at all."""
 
     async def scenario() -> None:
-        foreign = Authority("foreign").client(tmp_path, "alice", "admin")
-        expired = authority.client(tmp_path, "bob", "admin", days=-1)
-        settings = files(authority, tmp_path)
+        foreign = Authority(tmp_path, "foreign").issue("alice", role="admin")
+        expired = authority.issue("bob", role="admin", is_expired=True)
+        settings = files(authority)
         for shown in (foreign, expired):
             tls = client_tls(authority, shown)
             async with running(Tree(), tls=tls, **settings) as (client, _service, _context):
@@ -391,7 +389,7 @@ def test_a_token_works_over_tls_without_a_certificate(authority: Authority, tmp_
 
     async def scenario() -> None:
         tls = client_tls(authority, None)
-        settings = files(authority, tmp_path)
+        settings = files(authority)
         async with running(Tree(), tls=tls, **settings) as (client, _service, _context):
             assert (await client.get("/api/v1/caller", headers=bearer())).status_code == 200
             assert (await client.get("/api/v1/caller")).status_code == 401
@@ -399,17 +397,15 @@ def test_a_token_works_over_tls_without_a_certificate(authority: Authority, tmp_
     run(scenario)
 
 
-def test_new_files_are_in_force_and_wrong_ones_are_not(
-    authority: Authority, tmp_path: Path
-) -> None:
+def test_new_files_are_in_force_and_wrong_ones_are_not(authority: Authority) -> None:
     """A renewed certificate serves new connections; a broken one degrades and changes nothing."""
 
     async def scenario() -> None:
-        settings = files(authority, tmp_path)
+        settings = files(authority)
         tls = client_tls(authority, None)
         async with running(Tree(), tls=tls, **settings) as (client, service, _context):
             first = await serial(client, authority)
-            files(authority, tmp_path)
+            files(authority)
             assert (await service.check()).state is HealthState.HEALTHY
             second = await serial(client, authority)
             Path(str(settings["cert_file"])).write_text("nothing")  # noqa: ASYNC240 - in memory
@@ -432,13 +428,13 @@ async def serial(client: httpx.AsyncClient, authority: Authority) -> int:
 
 
 def test_a_handshake_that_never_ends_is_ended(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that connects and says nothing does not keep the connection."""
 
     async def scenario() -> None:
         monkeypatch.setattr("services.api.server.HANDSHAKE_TIMEOUT_S", 0.2)
-        settings = files(authority, tmp_path)
+        settings = files(authority)
         tls = client_tls(authority, None)
         async with running(Tree(), tls=tls, **settings) as (client, _service, _context):
             port = client.base_url.port
@@ -455,19 +451,18 @@ def test_files_that_can_not_be_used_end_the_start(
     authority: Authority, tmp_path: Path, what: str
 ) -> None:
     """Each is a critical error that names the file, before anything listens."""
-    settings = files(authority, tmp_path)
+    settings = files(authority)
     key = Path(str(settings["key_file"]))
     if what == "missing":
         key.unlink()
     elif what == "mismatch":
-        (tmp_path / "other").mkdir()
-        key.write_bytes(authority.server(tmp_path / "other", "127.0.0.1")[1].read_bytes())
+        key.write_bytes(authority.issue("other").key.read_bytes())
     elif what == "readable":
         key.chmod(0o644)
     elif what == "garbage":
         Path(str(settings["cert_file"])).write_text("-----BEGIN CERTIFICATE-----\n")
     else:
-        Path(str(settings["client_ca_file"])).write_text("no certificate")
+        authority.cert.write_text("no certificate")
 
     async def scenario() -> None:
         with pytest.raises(TlsFilesError, match=str(tmp_path)):

@@ -55,7 +55,10 @@ def test_a_token_lets_in_until_it_is_revoked(database: PostgresDatabase, tmp_pat
 
     async def scenario() -> None:
         settings = postgres_settings(database)
-        async with node(tmp_path / "a", settings) as one, node(tmp_path / "b", settings) as two:
+        async with (
+            node(tmp_path / "a", settings, node_id="a") as one,
+            node(tmp_path / "b", settings, node_id="b") as two,
+        ):
             created = await made(one)
             bearer = await tried(two, created.token)
             assert (bearer.name, bearer.role.value, bearer.id) == (
