@@ -79,7 +79,7 @@ def test_second_process_of_ours_is_refused(run: Path) -> None:
 
 
 def test_impostor_on_the_path_reads_nothing(run: Path) -> None:
-    """Anybody with the directory can take a path from libzmq; without the key that yields nothing."""
+    """Anybody with the directory can take a path; without the key that yields nothing."""
     ours = attack.issue(run, "operator/root", uid=0)
     client = SyncClient(run, keys=FixedKeys(ours))
     with serving(run, curve.key_pair(os.urandom(32), "web")) as seen:
