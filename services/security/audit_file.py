@@ -69,6 +69,7 @@ class AuditFile:
     Attributes:
         tail_seq: sequence number of its last record, 0 when it is empty.
         tail_hash: that record's hash; empty when there is none or the line is unreadable.
+        tail_day: that record's day; 0 in version 1.
 
     Raises:
         SecurityFileError: the file is not ours alone.
@@ -77,7 +78,7 @@ class AuditFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = files.open_log(path)
-        self.tail_seq, self.tail_hash, self._tail_day = 0, b"", 0
+        self.tail_seq, self.tail_hash, self.tail_day = 0, b"", 0
         cut_half_line(self._fd)
         self._read_tail()
 
@@ -90,12 +91,12 @@ class AuditFile:
         new = [record for record in records if record.seq > self.tail_seq]
         while new:
             day = new[0].day
-            if day != self._tail_day and os.fstat(self._fd).st_size:
+            if day != self.tail_day and os.fstat(self._fd).st_size:
                 self._begin_another()
             count = next((at for at, record in enumerate(new) if record.day != day), len(new))
             append_lines(self._fd, [encode(record_map(record)) for record in new[:count]])
             last = new[count - 1]
-            self.tail_seq, self.tail_hash, self._tail_day = last.seq, last.hash, day
+            self.tail_seq, self.tail_hash, self.tail_day = last.seq, last.hash, day
             new = new[count:]
 
     def restart_after(self, seq: int) -> None:
@@ -133,7 +134,7 @@ class AuditFile:
         except ValueError:
             # Something that we did not write. The seq stays 0 and the empty hash tells.
             return
-        self.tail_seq, self.tail_hash, self._tail_day = row.seq, row.hash, row.day
+        self.tail_seq, self.tail_hash, self.tail_day = row.seq, row.hash, row.day
 
     @property
     def is_readable(self) -> bool:

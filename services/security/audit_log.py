@@ -123,7 +123,14 @@ class AuditLog:
         """
         head = await self._store.head()
         self._mismatch = await self._compare(head)
-        if self._mismatch or self._copy.tail_seq == 0:
+        if self._copy.tail_hash:
+            self._store.trust(
+                self._copy.tail_seq,
+                self._copy.tail_hash,
+                self._copy.tail_day,
+                kept=self.statements.newest,
+            )
+        else:
             # An old chain is not copied into a new file: the file proves what came after it.
             self._copy.restart_after(0 if head is None else head.seq)
         await self._copy_missing_checkpoints()
@@ -147,6 +154,11 @@ class AuditLog:
         for trouble in self._troubles.values():
             return Health(HealthState.DEGRADED, trouble)
         return HEALTHY
+
+    def forget_mismatch(self) -> None:
+        """A person has accepted the log as it is."""
+        self._mismatch = ""
+        self._on_change()
 
     def set_trouble(self, name: str, reason: str) -> None:
         """Say why a part of the log is not as it should be, or "" when it is again."""
@@ -293,8 +305,8 @@ class AuditLog:
             self._copies.put(kept)
 
     def _distrust(self, reason: str) -> None:
-        """The database's head is not the one that was written: tell, once per reason."""
-        if self._mismatch == reason:
+        """The database's head is not the one that was written: tell, once."""
+        if self._mismatch:
             return
         self._mismatch = reason
         self._log.error("audit_mismatch", reason=reason)
@@ -339,8 +351,9 @@ class AuditLog:
         found = await self._store.page(first=written.seq, last=written.seq, limit=1)
         if found != (written,):
             raise AuditSelfTestError(f"audit record {written.seq} does not read back as written")
-        if problem := await self._problem(found[0]):
-            raise AuditSelfTestError(f"audit record {written.seq}: {problem}")
+        start = Start(seq=written.seq - 1, hash=written.prev_hash)
+        if bad := ChainVerifier(self.keys, start=start).check((row_of(found[0]),)):
+            raise AuditSelfTestError(f"audit record {written.seq}: {bad.reason}")
 
     async def _problem(self, record: AuditRecord) -> str:
         before = await self._store.before(record.seq)

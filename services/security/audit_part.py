@@ -40,6 +40,7 @@ from services.security.errors import (
     AuditUnavailableError,
 )
 from services.security.model import (
+    AcceptRequest,
     AppendRequest,
     AuditStatus,
     ExportRequest,
@@ -153,6 +154,7 @@ class AuditPart(Part):
             "audit.verify": self._verify,
             "audit.tail": self._records,
             "audit.export": self._export,
+            "audit.accept": self._accept,
         }
 
     def health(self) -> Health:
@@ -309,6 +311,11 @@ class AuditPart(Part):
         self._required_log()
         time_s = min(EXPORT_TIMEOUT_S, REMAINING_SHARE * request.remaining_s)
         return to_wire(await self._exporter.next_piece(body, time_s=time_s))
+
+    async def _accept(self, request: Request) -> Plain:
+        body = from_wire(AcceptRequest, request.body)
+        retention = self._retention(self._required_log())
+        return {"anchor": await retention.accept(request.caller, body.reason)}
 
     async def _follow_journal(self, log: AuditLog) -> None:
         since, boot_id = 0, ""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -123,6 +123,32 @@ def set_anchor(connection: Connection, planned: Plan, signer: AuditSigner) -> Ch
     """Sign and keep the anchor of a plan in the table."""
     anchor = sign_checkpoint(planned.anchor, signer)
     with connection.transaction():
+        values = audit_rows.statement_values(anchor)
+        connection.execute(audit_rows.INSERT_CHECKPOINT.encode(), values)
+    return anchor
+
+
+def anchor_head(
+    connection: Connection,
+    *,
+    node_id: str,
+    keys: Mapping[str, Ed25519PublicKey],
+    signer: AuditSigner,
+    now_us: int,
+) -> Checkpoint | None:
+    """Sign and keep an anchor at the head, whatever is before it; None without a signed head."""
+    with connection.transaction():
+        chain = StoredChain(connection, node_id)
+        head, before = chain.head(), chain.anchor()
+        if head is None or problem_of(head, keys):
+            return None
+        unsigned = replace(
+            head,
+            kind=ANCHOR,
+            time_us=now_us,
+            previous=GENESIS if before is None else before.digest(),
+        )
+        anchor = sign_checkpoint(unsigned, signer)
         values = audit_rows.statement_values(anchor)
         connection.execute(audit_rows.INSERT_CHECKPOINT.encode(), values)
     return anchor

@@ -104,6 +104,41 @@ class Retention:
         await self._log.recorder.keep((anchor,))
         return await self._finish()
 
+    async def accept(self, actor: str, reason: str) -> int:
+        """Begin verification anew after the newest record; returns its number.
+
+        For a database that was restored from a backup or lost: what is missing stays missing, and
+        a person says that it is known. What is before is dropped as if it were old.
+
+        Raises:
+            AuditPruneRefusedError: the chain has no signed head.
+            AuditRefusedError: the reason is too long.
+            AuditUnavailableError: the database can't be reached.
+        """
+        event = self._log.event(
+            actor=actor,
+            action="audit:accepted",
+            subject=self._node_id,
+            outcome=Outcome.SUCCESS,
+            fields={"reason": reason},
+        )
+        await self._log.recorder.append_all([event])
+        anchor = await self._reader.run(
+            partial(
+                audit_prune.anchor_head,
+                node_id=self._node_id,
+                keys=self._log.keys,
+                signer=self._signer,
+                now_us=self._clock_us(),
+            )
+        )
+        if anchor is None:
+            raise AuditPruneRefusedError("the chain has no head that this node has signed")
+        await self._log.recorder.keep((anchor,))
+        self._log.forget_mismatch()
+        self._log.set_trouble("retention", "")
+        return anchor.seq
+
     async def _finish(self) -> str:
         """Work off the newest anchor."""
         anchor = await self._log.stored_anchor()

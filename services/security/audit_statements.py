@@ -78,7 +78,7 @@ class StatementFile:
     Attributes:
         digests: hash of each checkpoint in it by its number.
         anchor: the newest anchor in it.
-        tail_seq: of its last checkpoint.
+        newest: its last checkpoint.
         unreadable: lines that are no statements.
 
     Raises:
@@ -97,7 +97,12 @@ class StatementFile:
         begin = 0 if self.anchor is None else self.anchor.seq
         kept = kept_checkpoints(statements)
         self.digests = {seq: found.digest() for seq, found in kept.items() if seq > begin}
-        self.tail_seq = max(kept, default=0)
+        self.newest = kept[max(kept)] if kept else None
+
+    @property
+    def tail_seq(self) -> int:
+        """Number of its last checkpoint; 0 without one."""
+        return 0 if self.newest is None else self.newest.seq
 
     def append(self, statements: Sequence[Checkpoint]) -> None:
         """Write and sync statements that are not in it yet.
@@ -114,7 +119,8 @@ class StatementFile:
                 self.anchor = found
             else:
                 self.digests[found.seq] = found.digest()
-                self.tail_seq = max(self.tail_seq, found.seq)
+                if found.seq > self.tail_seq:
+                    self.newest = found
 
     def prune(self, seq: int) -> None:
         """Drop checkpoints and anchors below ``seq``, by another file in its place.

@@ -90,7 +90,17 @@ class PostgresAuditStore:
         self._clock_us = clock_us
         self._lock = asyncio.Lock()
         self._written: Checkpoint | None = None
+        self._kept: Checkpoint | None = None
         self._partition_day = -1
+
+    def trust(
+        self, seq: int, record_hash: bytes, day: int, *, kept: Checkpoint | None = None
+    ) -> None:
+        """Say which record and checkpoint were the newest."""
+        self._kept = kept
+        self._written = Checkpoint(
+            node_id=self._node_id, seq=seq, hash=record_hash, day=day, time_us=0, count=seq
+        )
 
     async def append(self, events: Sequence[AuditEvent]) -> Appended:
         """Chain the new ones among the events, in one transaction."""
@@ -103,6 +113,7 @@ class PostgresAuditStore:
                 return Appended(tuple(known[_source(event)] for event in events), (), distrusted)
             kept = await self._write(connection, new, found, head)
         self._written, self._partition_day = kept[-1], head.day
+        self._kept = kept[-2] if len(kept) > 1 else self._kept
         return Appended(tuple(known[_source(event)] for event in events), kept[:-1], distrusted)
 
     async def keep_head(self, *, when_due: bool = True) -> Checkpoint | None:
@@ -242,14 +253,14 @@ class PostgresAuditStore:
         found = await self._statement(connection, "audit_heads WHERE node_id = %s")
         ours = self._written
         if found is not None and found == ours:
-            return found, ""
+            return found, ""  # the usual case, without verifying a signature
         if found is None:
             if ours is not None:
                 return ours, "the signed head of the chain was removed"
             return await self._adopted_head(connection)
         problem = problem_of(found, self._keys)
         if ours is None:
-            # Nothing better is known here; the comparison at start has told of it.
+            # Nothing better is known here.
             return found, f"the head of the chain {problem}" if problem else ""
         if problem or found.seq < ours.seq:
             return ours, f"the head of the chain {problem or 'was set back'}"
@@ -347,7 +358,10 @@ class PostgresAuditStore:
         query = (
             "audit_checkpoints WHERE node_id = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"
         )
-        return await self._statement(connection, query)
+        found, ours = await self._statement(connection, query), self._kept
+        if ours is not None and (found is None or found.seq < ours.seq):
+            return ours  # somebody removed it: the next one names it, so that it is missed
+        return found
 
     async def _statement(self, connection: Connection, condition: str) -> Checkpoint | None:
         query = (audit_rows.SELECT_STATEMENT + condition).encode()

@@ -6,6 +6,7 @@ Calls of the process ``security``:
     audit.verify     VerifyRequest -> VerifyReport
     audit.tail       RecordsRequest -> RecordsPage
     audit.export     ExportRequest -> ExportPage
+    audit.accept     AcceptRequest -> {"anchor": number}
     security.status  nothing -> SecurityStatus
 """
 
@@ -223,6 +224,13 @@ class ExportPage:
     text: str
     records: int
     manifest: dict[str, Plain] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptRequest:
+    """Begin verification anew after the newest record, for a reason that is recorded."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,15 @@ class AuditStore(Protocol):
     next call tries anew, and AuditSchemaError when no further try would help.
     """
 
+    def trust(
+        self, seq: int, record_hash: bytes, day: int, *, kept: Checkpoint | None = None
+    ) -> None:
+        """Say which record and checkpoint were the newest, as the node's own files have them.
+
+        What the store says is the head, or the last checkpoint, is gone on from only when it is
+        not behind that.
+        """
+
     async def append(self, events: Sequence[AuditEvent]) -> Appended:
         """Chain those events whose source is not recorded yet, all or none of them.
 

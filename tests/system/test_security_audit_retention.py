@@ -300,6 +300,45 @@ def test_a_dropped_day_without_anchor_is_found(database: PostgresDatabase, tmp_p
     run(scenario())
 
 
+def test_a_restored_database_is_told_until_it_is_accepted(
+    database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """Records that a backup lacks are missing until a person says that this is known."""
+
+    async def scenario() -> None:
+        async with bench(database, tmp_path) as found:
+            await fill(found, 1)
+            tamper(database, "CREATE TABLE backup AS SELECT * FROM audit_heads")
+            await found.record(3)
+            last = await found.store.head()
+        assert last is not None
+        tamper(
+            database,
+            "DELETE FROM audit_log WHERE seq > (SELECT seq FROM backup);"
+            "DELETE FROM audit_checkpoints WHERE seq > (SELECT seq FROM backup);"
+            "DELETE FROM audit_heads; INSERT INTO audit_heads SELECT * FROM backup;",
+        )
+        async with bench(database, tmp_path, TODAY + 1) as again:
+            told = again.log.health().reason
+            before = await again.verify()
+            filed = again.verify_files()
+            anchor = await again.retention.accept("operator/alice", "restored")
+            await again.record(2)
+            after = await again.verify()
+            health = again.log.health().reason
+            await again.retention.prune()
+            pruned = await again.verify()
+
+        assert "cut or restored" in told
+        assert before.first_bad is not None
+        assert (before.first_bad.seq, before.first_bad.kind) == (6, Finding.DELETED)
+        assert (filed.first_bad, filed.records) == (None, before.head)  # the files have them all
+        assert (after.first_bad, after.records, after.anchor) == (None, 2, anchor)
+        assert (pruned.first_bad, health) == (None, "")
+
+    run(scenario())
+
+
 def test_files_are_begun_anew_each_day(database: PostgresDatabase, tmp_path: Path) -> None:
     """A file per day, the chain going on from each to the next, and the tail found in any."""
 

@@ -404,6 +404,32 @@ def test_a_head_that_was_set_back_is_not_gone_on_from(database: PostgresDatabase
     run(scenario())
 
 
+def test_a_chain_written_anew_after_a_crash_is_not_signed_over(
+    database: PostgresDatabase,
+) -> None:
+    """A new process goes on from the node's own file, not from a head that nobody signed."""
+
+    async def scenario() -> None:
+        first = store_of(postgres_settings(database))
+        await first.append(events(1, 1))
+        written = (await first.append(events(2, 9))).records[-1]
+        await first.close()
+        rewrite(database, 6)
+        store = store_of(postgres_settings(database))
+        store.trust(written.seq, written.hash, written.day)
+
+        appended = await store.append(events(10, 11))
+
+        assert "signature that is not by this node" in appended.distrusted
+        assert appended.records[0].prev_hash == written.hash
+        bad = (await verify_database(database)).first_bad
+        assert bad is not None
+        assert bad.seq == 10
+        await store.close()
+
+    run(scenario())
+
+
 def test_a_range_is_verified_up_to_what_covers_it(database: PostgresDatabase) -> None:
     """A part of the chain is as good as the next signed statement says."""
 

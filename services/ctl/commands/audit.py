@@ -23,6 +23,7 @@ from services.ctl.moments import Moment
 from services.ctl.schema import to_json
 from services.ctl.session import Session, examples, node_options
 from services.security.model import (
+    AcceptRequest,
     ExportFormat,
     ExportPage,
     ExportRequest,
@@ -231,6 +232,32 @@ def export(session: Session, /, file: Path, *, form: str, **wanted: Any) -> None
     finally:
         client.close()
     output.note(f"{page.records:,} records exported, signed by {_key_of(page)}")
+
+
+@command.command(
+    "accept",
+    epilog=examples(
+        "novacronctl audit accept --reason 'database restored from the backup of 3 May'"
+    ),
+)
+@node_options
+@click.option("--reason", required=True, metavar="TEXT", help="Is recorded, with who said so.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def accept(session: Session, *, reason: str, yes: bool) -> None:
+    """Verify only what follows from now on: what is missing or bad before is known, says REASON.
+
+    For a database that was restored or lost. The records up to now are dropped like old ones, so
+    export them first where they are of use.
+    """
+    if not yes and not click.confirm("Give up verifying, and keeping, all records up to now?"):
+        raise CtlError("nothing was changed")
+    client = session.client()
+    try:
+        reply = client.call(SECURITY, "audit.accept", to_wire(AcceptRequest(reason=reason)))
+    finally:
+        client.close()
+    click.echo(f"verification begins after record {reply['anchor']:,}")
 
 
 @command.command("key", epilog=examples("novacronctl audit key > node-1.keys"))
