@@ -20,7 +20,7 @@ _TONES = {
     "requested": Tone.NOTE,
 }
 # What says which records belong together, which their being on one line says to a person.
-_PAIRING = "call"
+_PAIRING = "correlation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Entry:
 def paired(records: Iterable[Record]) -> list[Entry]:
     """Put what was requested and how it ended together, at the place of the request."""
     entries: list[Entry] = []
-    requested: dict[tuple[Plain, Plain], int] = {}
+    requested: dict[tuple[Plain, ...], int] = {}
     for record in records:
         key = _key(record)
         if key is not None and record["outcome"] == "requested":
@@ -113,7 +113,11 @@ def _since_anchor(report: VerifyReport) -> str:
     return f" (what is up to {report.anchor:,} was dropped by retention)" if report.anchor else ""
 
 
-def _key(record: Record) -> tuple[Plain, Plain] | None:
+def _key(record: Record) -> tuple[Plain, ...] | None:
     fields = record["fields"]
-    call = fields.get(_PAIRING) if isinstance(fields, Mapping) else None
-    return None if call is None else (record["boot_id"], call)
+    correlation = fields.get(_PAIRING) if isinstance(fields, Mapping) else None
+    if not correlation:
+        return None
+    # Not by their spool: between the two its process may have begun another one.
+    names = ("actor", "action", "subject")
+    return (correlation, fields.get("process"), *(record[name] for name in names))

@@ -215,7 +215,7 @@ def event_of_spool(record: SpoolRecord, process: str) -> AuditEvent:
         action=action_of(record.action),
         subject=record.subject[:TEXT_LENGTH_MAX],
         outcome=record.outcome[:TEXT_LENGTH_MAX],
-        fields={**record.fields, "by": process},
+        fields={"process": process, **record.fields},
         boot_id=_SOURCE + record.spool_id,
         journal_seq=record.number,
     )
@@ -223,7 +223,7 @@ def event_of_spool(record: SpoolRecord, process: str) -> AuditEvent:
         return make_event(event)
     except AuditRefusedError as exc:
         # What was called is recorded even where its details can't be.
-        return make_event(replace(event, fields={"left_out": exc.message, "by": process}))
+        return make_event(replace(event, fields={"left_out": exc.message, "process": process}))
 
 
 def action_of(method: str) -> str:

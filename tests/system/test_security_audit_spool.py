@@ -39,7 +39,7 @@ def note(number: int, outcome: str = "requested") -> Note:
     """A privileged call."""
     return Note(
         time_us=1_700_000_000_000_000 + number, actor="operator/alice", action="start",
-        subject=f"core/{number}", outcome=outcome, fields={"call": number},
+        subject=f"core/{number}", outcome=outcome, fields={"correlation": str(number)},
     )  # fmt: skip
 
 

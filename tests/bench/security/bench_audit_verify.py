@@ -125,7 +125,7 @@ def _records() -> Iterator[AuditRecord]:
     )  # fmt: skip
     prev_hash = GENESIS
     for seq in range(1, COUNT + 1):
-        fields = {"by": "core.vm", "call": f"{seq:016x}", "vm": f"web-{seq % 100}"}
+        fields = {"process": "core", "correlation": f"{seq:016x}", "vm": f"web-{seq % 100}"}
         numbered = replace(event, journal_seq=seq, time_us=event.time_us + seq, fields=fields)
         record = chain_event(numbered, seq=seq, node_id=NODE, prev_hash=prev_hash, day=DAY)
         prev_hash = record.hash

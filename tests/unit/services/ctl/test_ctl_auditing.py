@@ -15,7 +15,7 @@ def record(seq: int, outcome: str, call: str | None = None, **fields: Plain) -> 
     return {
         "seq": seq, "time_us": BASE_US + seq * 1000, "actor": "operator/alice",
         "action": "call:restart", "subject": "core/vm", "outcome": outcome, "boot_id": "spool:1",
-        "fields": fields if call is None else {"call": call, **fields},
+        "fields": fields if call is None else {"correlation": call, "process": "core", **fields},
     }  # fmt: skip
 
 
@@ -35,14 +35,15 @@ def test_a_request_and_its_end_are_one_line() -> None:
     assert [entry.record["seq"] for entry in entries] == [1, 2, 3, 5]
     assert "success in 3 ms" in texts[0]
     assert "state=healthy" in texts[0]
-    assert "call=" not in texts[0]
+    assert "correlation=" not in texts[0]
     assert "requested" in texts[1]
     assert "denied" in texts[2]
 
 
 def test_calls_of_other_processes_are_not_mixed_up() -> None:
-    """A call's number counts within its spool."""
-    other = {**record(2, "success", "a"), "boot_id": "spool:2"}
+    """One correlation may go through several."""
+    other = record(2, "success", "a")
+    other["fields"]["process"] = "core/dwcp"
 
     assert len(paired([record(1, "requested", "a"), other])) == 2
 
