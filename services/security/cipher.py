@@ -13,6 +13,7 @@ Source: NIST SP 800-38D.
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -29,6 +30,9 @@ HEADER_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
 OVERHEAD_BYTES = HEADER_BYTES + TAG_BYTES
 # For secrets and keys, not for disk images, which the transport seals in chunks of its own.
 VALUE_BYTES_MAX = 16 << 20
+# Kept per thread, as long as the longest value so far, up to this.
+SCRATCH_BYTES = 2 << 20
+_local = threading.local()
 
 
 class Cipher:
@@ -65,8 +69,7 @@ class Cipher:
             ValueError: a size is out of range.
         """
         _require_sizes(value, nonce)
-        # One buffer for all: joining header and ciphertext would copy the value once more.
-        sealed = bytearray(len(value) + OVERHEAD_BYTES)
+        sealed = _scratch(len(value) + OVERHEAD_BYTES)
         self.seal_into(sealed, value, context=context, nonce=nonce)
         return bytes(sealed)
 
@@ -153,6 +156,19 @@ def self_test(cipher: Sealing) -> None:
         raise CipherSelfTestError("the cipher opens a value with a changed tag")
     if _opens(cipher, sealed, context + b"!"):
         raise CipherSelfTestError("the cipher opens a value in another context")
+
+
+def _scratch(size: int) -> memoryview:
+    """A buffer of this thread that is used again and again; only what was sealed is ever in it.
+
+    Memory that is fresh from the kernel costs more than the sealing of what goes into it.
+    """
+    if size > SCRATCH_BYTES:
+        return memoryview(bytearray(size))
+    found: memoryview | None = getattr(_local, "buffer", None)
+    if found is None or len(found) < size:
+        found = _local.buffer = memoryview(bytearray(size))
+    return found[:size]
 
 
 def _require_sizes(value: bytes, nonce: bytes) -> None:
