@@ -21,7 +21,7 @@ from services.security.keyring import Keyring, load_keyring
 from services.security.keys.calls import KeyCalls, SealedCalls
 from services.security.keys.codec import Verdict
 from services.security.keys.database import KeysDatabase
-from services.security.keys.mirror import Mirror, read_mirror
+from services.security.keys.mirror import Found, Mirror, read_mirror
 from services.security.keys.outside import outside_source
 from services.security.keys.reencryption import Reencryption
 from services.security.keys.schedule import Schedule
@@ -72,15 +72,15 @@ class EncryptionPart(Part):
             DatabaseUnavailableError: the database can't be reached at the moment.
             KeyStorageError: the disk is full or fails.
         """
-        copy = await read_mirror(self._database)
-        self.keyring = await asyncio.to_thread(self._load, copy)
+        found = await read_mirror(self._database)
+        self.keyring = await asyncio.to_thread(self._load, found)
         self._is_open = True
         self._test()
         if self.keyring.remark:
             self._context.log.warning("keyset_repaired", remark=self.keyring.remark)
         if self.keyring.mirror in _UNPROVEN:
             self._context.log.error("keyset_mirror_replaced", was=self.keyring.mirror.value)
-        mirror = Mirror(self._database, self._current, copy)
+        mirror = Mirror(self._database, self._current, found.keyset)
         await mirror.update(replaces_any=self.keyring.mirror in _UNPROVEN)
         self._assemble(mirror)
         return {
@@ -133,13 +133,14 @@ class EncryptionPart(Part):
             self._is_open = False
             self.keyring.close()
 
-    def _load(self, copy: bytes | None) -> Keyring:
+    def _load(self, found: Found) -> Keyring:
         settings = self._level.settings
         return load_keyring(
             self._level.directory,
             node_id=settings.node_id,
             now_s=time.time(),
-            mirror=copy,
+            mirror=found.keyset,
+            has_values=found.has_values,
             outside=outside_source(settings.encryption.master_key, settings.secrets),
             used_marks=(AUDIT_FILE_NAME,),
         )

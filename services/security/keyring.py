@@ -255,6 +255,7 @@ def load_keyring(
     node_id: str,
     now_s: float,
     mirror: bytes | None = None,
+    has_values: bool = False,
     outside: OutsideSource | None = None,
     used_marks: tuple[str, ...] = (),
     disk: Disk | None = None,
@@ -266,6 +267,7 @@ def load_keyring(
         node_id: whose keys they are.
         now_s: Unix time.
         mirror: the database's keyset; None without one.
+        has_values: the database has values that this node's keys sealed.
         outside: gives the master key where it is not the directory's file.
         used_marks: names of files that only a node with a master key writes. Where one of them
             holds something, a missing key is a lost one and no new key is made.
@@ -281,7 +283,7 @@ def load_keyring(
     try:
         store = KeyStore(disk, node_id=node_id, outside=outside)
         has_data = any(disk.size(name) for name in used_marks)
-        loaded = store.load(mirror, has_data=has_data, now_s=now_s)
+        loaded = store.load(mirror, has_data=has_data, has_values=has_values, now_s=now_s)
         keyring = Keyring(
             store,
             created=loaded.origin is Origin.NEW,

@@ -21,6 +21,7 @@ from services.security.errors import (
     DecryptionError,
     KeyRefusedError,
     KeysetError,
+    MasterKeyError,
     SealedFullError,
     SealedRefusedError,
 )
@@ -480,3 +481,33 @@ def test_a_check_stays_quick_and_counts_the_age(database: PostgresDatabase, tmp_
         assert "novacron_data_key_age_seconds" in names
 
     live(tmp_path, postgres_settings(database), scenario)
+
+
+def test_a_node_without_keys_goes_on_only_when_told_to(
+    database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """With the directory lost nothing is made while the database has values; then all is new."""
+    postgres = postgres_settings(database)
+
+    async def keep(found: Node) -> None:
+        await put(found, "a", b"value")
+
+    live(tmp_path, postgres, keep)
+    shutil.rmtree(tmp_path / "security")
+    for statement in ("DELETE FROM keyset_mirror", "DELETE FROM sealed_values"):
+        error = start_error(tmp_path, postgres)
+        assert isinstance(error, MasterKeyError)
+        assert "the master key is gone" in error.message
+        assert not (tmp_path / "security/master.key").exists()
+        with database.connect() as connection:
+            connection.execute(f"{statement} WHERE node_id = 'node'".encode())
+    # What becomes of the audit chain, whose key is lost as well, is told in docs/audit.md.
+    found = Node(tmp_path, postgres)
+    found.context._settings = {**found.context.settings, "audit_enabled": False}
+
+    async def scenario() -> None:
+        await found.service.init(found.context)
+        await keep(found)
+        await found.service.terminate()
+
+    run(scenario())

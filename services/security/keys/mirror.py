@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from services.security.errors import KeysetError
 from services.security.keys.database import KeysDatabase
 
 _READ = "SELECT content FROM keyset_mirror WHERE node_id = %s"
+_HAS_VALUES = "SELECT EXISTS (SELECT FROM sealed_values WHERE node_id = %s)"
 _WRITE = """
     INSERT INTO keyset_mirror (node_id, generation, content, updated_at)
     VALUES (%(node_id)s, %(generation)s, %(content)s, now())
@@ -91,13 +93,24 @@ class Mirror:
             self.generation = generation
 
 
-async def read_mirror(database: KeysDatabase) -> bytes | None:
-    """The keyset that the database has; None without one.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a start finds in the database: the keyset, and whether it has values of this node."""
+
+    keyset: bytes | None
+    has_values: bool
+
+
+async def read_mirror(database: KeysDatabase) -> Found:
+    """What the database knows of this node's keys.
 
     Raises:
         DatabaseUnavailableError: the server is gone.
-        KeysSchemaError: the table is missing.
+        KeysSchemaError: a table is missing.
     """
+    node_id = database.node_id
     async with database.use() as connection:
-        row = await (await connection.execute(_READ, [database.node_id])).fetchone()
-    return None if row is None else bytes(row[0])
+        row = await (await connection.execute(_READ, [node_id])).fetchone()
+        used = await (await connection.execute(_HAS_VALUES, [node_id])).fetchone()
+    keyset = None if row is None else bytes(row[0])
+    return Found(keyset, has_values=used is not None and bool(used[0]))

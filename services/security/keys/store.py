@@ -86,20 +86,23 @@ class KeyStore:
         """Where the master key is."""
         return self._masters.place(self.keyset.master_id)
 
-    def load(self, mirror: bytes | None, *, has_data: bool, now_s: float) -> Loaded:
+    def load(
+        self, mirror: bytes | None, *, has_data: bool, now_s: float, has_values: bool = False
+    ) -> Loaded:
         """Bring the files into order and take the keys from them; the first start makes them.
 
         Args:
             mirror: the database's keyset; None without one.
             has_data: the node has written what only a node with a master key writes.
             now_s: Unix time.
+            has_values: there are values that this node's keys sealed.
 
         Raises:
             MasterKeyError: a master key can't be used.
             KeysetError: the keyset can't be used.
             KeyStorageError: the disk is full or fails.
         """
-        seen = self._observe(mirror, has_data=has_data)
+        seen = self._observe(mirror, has_data=has_data, has_values=has_values)
         decision = decide(seen)
         if isinstance(decision, Refuse):
             lacks_master = not self._masters.known
@@ -207,7 +210,7 @@ class KeyStore:
 
     # -- loading --------------------------------------------------------------------------------
 
-    def _observe(self, mirror: bytes | None, *, has_data: bool) -> Observed:
+    def _observe(self, mirror: bytes | None, *, has_data: bool, has_values: bool) -> Observed:
         outside = self._masters.load()
         return Observed(
             current=self._masters.current,
@@ -217,7 +220,7 @@ class KeyStore:
             keyset=self._judge_file(KEYSET),
             copy=self._judge_file(COPY),
             mirror=judge(mirror, self._masters.known),
-            is_marked=self._disk.size(MARK) is not None,
+            is_marked=has_values or self._disk.size(MARK) is not None,
             has_data=has_data,
             adopts=self._disk.size(ADOPT) is not None,
             node_id=self._node_id,
@@ -247,7 +250,7 @@ class KeyStore:
                 self._accept(seen.mirror)
         for step in decision.steps:
             self._carry_out(step)
-        if not seen.is_marked:
+        if self._disk.size(MARK) is None:
             self._disk.write(MARK, b"")
         if seen.adopts:
             self._disk.remove(ADOPT)
