@@ -254,6 +254,7 @@ class _Builder:
                 "state_dir": str(self._place.state_dir),
                 "node_id": self._config.platform.node_id,
                 "postgres": self._postgres_settings(),
+                "has_policy": self._config.security.zero_trust.enabled,
                 **self._audit_settings(),
                 "encryption": {
                     "rotation_interval_s": encryption.key_rotation_interval,

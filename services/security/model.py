@@ -31,6 +31,7 @@ class SecuritySettings:
         node_id: ``platform.nodeId``; names the node's chain.
         postgres: how to reach the database; one connection is used, and none of the pool's
             settings.
+        has_policy: ``security.zeroTrust.enabled``: what no rule allows is refused.
         audit_enabled: ``security.audit.enabled``.
         audit_retention_days: ``security.audit.retentionDays``.
         audit_checkpoint_dir: ``security.audit.checkpointDir``; "" for none.
@@ -43,6 +44,7 @@ class SecuritySettings:
     state_dir: str
     node_id: str
     postgres: PostgresSettings
+    has_policy: bool = False
     audit_enabled: bool = True
     audit_retention_days: int = 90
     audit_checkpoint_dir: str = ""

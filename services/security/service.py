@@ -4,7 +4,8 @@
 2 encryption       master key loaded or made; the cipher proves itself
 3 audit            chain head read, waiting events chained, a record written and read back
 4 zero trust       the API's tokens are at hand; identities of processes and persons come from
-the supervisors, and the policy is in force before this process starts
+the supervisors, and the policy is in force before this process starts; a forbidden
+call is refused
 5 validation       the answer to ``check``, from then on whenever it is asked
 
 Each step is a part of its own (services.security.parts).
@@ -21,6 +22,7 @@ from protocol.records import Plain, from_wire, to_wire
 from services.security.audit_part import AuditPart
 from services.security.credentials_part import CredentialsPart
 from services.security.encryption_part import EncryptionPart
+from services.security.guard_part import GuardPart
 from services.security.model import SecuritySettings, SecurityStatus
 from services.security.parts import Level, Part, Work, worst
 from services.security.secrets_part import SecretsPart
@@ -58,6 +60,7 @@ class SecurityService(Service):
             self._encryption,
             self._audit,
             tokens,
+            GuardPart(level),
         )
         try:
             for part in self._parts:

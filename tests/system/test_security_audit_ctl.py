@@ -54,6 +54,9 @@ def test_the_log_is_shown_exported_and_verified(node: Node, tmp_path: Path) -> N
     piped = ctl(node, "export", "-", "--action", "init:*")
     public_key = json.loads(ctl(node, "key"))["public_key"]
 
+    denied = ctl(node, "tail", "--outcome", "denied", "--actor", "security")
+
+    assert "call:policy-probe" in denied  # the validation's forbidden call
     assert report["first_bad"] is None
     assert report["records"] == report["seq"] > 10
     assert "records are good" in text
