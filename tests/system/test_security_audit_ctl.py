@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -53,7 +54,6 @@ def test_the_log_is_shown_exported_and_verified(node: Node, tmp_path: Path) -> N
     ctl(node, "export", "--format", "csv", "--outcome", "success", str(table))
     piped = ctl(node, "export", "-", "--action", "init:*")
     public_key = json.loads(ctl(node, "key"))["public_key"]
-
     denied = ctl(node, "tail", "--outcome", "denied", "--actor", "security")
 
     assert "call:policy-probe" in denied  # the validation's forbidden call
@@ -94,7 +94,8 @@ def test_the_log_can_be_followed(node: Node) -> None:
         def has_more() -> bool:
             vm = node.component("core/vm").pid
             if vm is not None and not seen:
-                os.kill(vm, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # killed the turn before
+                    os.kill(vm, signal.SIGKILL)
             assert process.stdout is not None
             seen.extend(process.stdout.readlines())
             return any("component:exited" in line for line in seen)
