@@ -108,7 +108,7 @@ class LibvirtSession:
         Raises:
             LibvirtLostError, LibvirtRefusedError: as for every request.
         """
-        with _translated("ask for its version"):
+        with translated("ask for its version"):
             version = int(self._connection.getLibVersion())
             return str(self._connection.getType()), _version_text(version)
 
@@ -118,7 +118,7 @@ class LibvirtSession:
         Raises:
             LibvirtLostError, LibvirtRefusedError: as for every request.
         """
-        with _translated("list domains"):
+        with translated("list domains"):
             domains = self._connection.listAllDomains(0)
         records = []
         for domain in domains:
@@ -133,7 +133,7 @@ class LibvirtSession:
             DomainNotFoundError: there is none with that UUID.
             LibvirtLostError, LibvirtRefusedError: as for every request.
         """
-        with _translated(f"look up domain {uuid}"):
+        with translated(f"look up domain {uuid}"):
             domain = self._connection.lookupByUUIDString(uuid)
         return _read_or_unknown(domain)
 
@@ -188,7 +188,7 @@ def _ignore_error(_context: Any, _error: Any) -> None:  # Any: libvirt's error t
 
 def _read(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
     name = domain.name()
-    with _translated(f"read domain {name}"):
+    with translated(f"read domain {name}"):
         state, reason = state_from_libvirt(*domain.state())
         _, memory_max_kib, _, vcpus, _ = domain.info()
         return DomainRecord(
@@ -236,7 +236,14 @@ def _optional() -> Iterator[None]:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
+    """Turn libvirt's errors into ours.
+
+    Raises:
+        DomainNotFoundError: libvirt has no such domain.
+        LibvirtLostError: the connection broke.
+        LibvirtRefusedError: it said no; ``libvirt_code`` of its fields is libvirt's number.
+    """
     try:
         yield
     except libvirt.libvirtError as exc:
