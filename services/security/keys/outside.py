@@ -50,8 +50,8 @@ def _secret_reader(settings: SecretsPartSettings | None) -> ReadSecret:
     timeout_s = (settings or SecretsPartSettings()).providers.timeout_s
 
     def read(text: str) -> bytes | None:
-        name = parse_name(text)
         try:
+            name = parse_name(text)
             bounded = providers.bounded(name.provider)
             return bounded.run(lambda: providers.get(name), timeout_s).value.encode()
         except SecretMissingError:
