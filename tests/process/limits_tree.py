@@ -93,7 +93,7 @@ class LimitsTree:
 
     def __enter__(self) -> Self:
         run = self.directory / "state/run"
-        wait_until((run / "novacron.sock").exists, f"a tree: {self.said}", 30.0)
+        wait_until((run / "identity.sock").exists, f"a tree: {self.said}", 30.0)
         self.client = connect(self.directory / "state")
         return self
 
