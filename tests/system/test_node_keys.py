@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,9 @@ def test_keys_are_rotated_backed_up_and_restored(
     assert after["master_id"] != before["master_id"]
     assert "none of this master key" in node.ctl("keys", "status").stdout
     assert after["active"] in node.ctl("keys", "list").stdout
+    assert node.ctl("keys", "remove", "--retired").returncode == 0
+    assert node.ctl("keys", "remove").returncode == 2
+    assert "is active" in node.ctl("keys", "remove", after["active"]).stderr
 
     assert node.ctl("keys", "backup", str(saved)).returncode == 2  # no terminal to ask at
     done = node.ctl("keys", "backup", str(saved), "--passphrase-file", str(phrase))
@@ -69,3 +73,31 @@ def test_keys_are_rotated_backed_up_and_restored(
     assert last["active"] != after["active"]
     assert last["generation"] >= after["generation"]
     assert (node.ctl("audit", "verify", "--json").returncode) == 0
+
+
+def test_a_node_with_a_credential_keeps_no_master_key(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    """The variable that systemd sets reaches the process; without the credential nothing starts."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir(mode=0o700)
+    (credentials / "kek").write_bytes(os.urandom(32))
+    (credentials / "kek").chmod(0o400)
+    node = make_node(
+        fresh=True,
+        NOVACRON_SECURITY_ENCRYPTION_MASTERKEY="credential:kek",
+        CREDENTIALS_DIRECTORY=str(credentials),
+    ).start()
+
+    found = json.loads(node.ctl("keys", "status", "--json").stdout)
+    refused = node.ctl("keys", "rotate-master")
+    node.stop()
+
+    assert (found["master_source"], found["master_place"]) == ("credential:kek", "outside")
+    assert not (node.state_dir / "security/master.key").exists()
+    assert "with .next behind it" in refused.stderr
+    (credentials / "kek").unlink()
+    node.start(wait=False)
+    assert node.process is not None
+    assert node.process.wait(30) != 0
+    assert "the systemd credential 'kek' is not there" in node.errors + node.output

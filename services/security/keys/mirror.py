@@ -86,8 +86,8 @@ class Mirror:
             if row is None:
                 raise KeysetError(
                     "the database has a keyset of this node that this process did not write: "
-                    "another process uses the same keys; stop one of the two, it is a copy, and "
-                    "see what it sealed"
+                    "another process uses the same keys (stop one of the two, it is a copy), or "
+                    "the database was restored (start the node again)"
                 )
             self._ours = [digest]
             self.generation = generation

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from protocol.errors import NovacronError
 from protocol.records import Plain
-from services.security.errors import KeyExhaustedError, KeyStorageError
 from services.security.keyring import Keyring
 from services.security.keys.keyset import USES_ROTATE, rotation_reason
 from services.security.keys.mirror import Mirror
@@ -164,10 +163,8 @@ class Schedule:
     async def _reserve_if_low(self) -> None:
         if not self._is_low:
             return
-        try:
-            await asyncio.to_thread(self._keyring.reserve)
-        except (KeyExhaustedError, KeyStorageError):
-            raise  # tried again with the next turn, or by the seal that needs it
+        # Where it fails it is tried again with the next turn, or by the seal that needs it.
+        await asyncio.to_thread(self._keyring.reserve)
         self._is_low = False
         if self._keyring.keyset.active.reserved >= USES_ROTATE:
             self._wake.set()
