@@ -18,7 +18,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -58,13 +58,15 @@ class Exporter:
     """Exports under way; each is read piece by piece by whoever asked.
 
     Args:
-        store: the chain.
+        open_store: the chain, opened for each piece and closed after it.
         signer: signs what was handed out.
         node_id: whose chain.
     """
 
-    def __init__(self, store: AuditStore, signer: AuditSigner, node_id: str) -> None:
-        self._store = store
+    def __init__(
+        self, open_store: Callable[[], AuditStore], signer: AuditSigner, node_id: str
+    ) -> None:
+        self._open_store = open_store
         self._signer = signer
         self._node_id = node_id
         self._exports: dict[str, _Export] = {}
@@ -89,18 +91,22 @@ class Exporter:
         export.is_begun = True
         text = _csv([COLUMNS]) if has_head else ""
         is_end = False
-        while not is_end and len(text) < PIECE_BYTES and time.monotonic() < deadline_s:
-            records = await self._store.page(
-                first=export.after + 1,
-                last=None,
-                limit=PAGE_RECORDS,
-                wanted=export.request.filter,
-            )
-            is_end = len(records) < PAGE_RECORDS
-            text += _render(records, export.request.format)
-            if records:
-                export.first = export.first or records[0].seq
-                export.after, export.records = records[-1].seq, export.records + len(records)
+        store = self._open_store()
+        try:
+            while not is_end and len(text) < PIECE_BYTES and time.monotonic() < deadline_s:
+                records = await store.page(
+                    first=export.after + 1,
+                    last=None,
+                    limit=PAGE_RECORDS,
+                    wanted=export.request.filter,
+                )
+                is_end = len(records) < PAGE_RECORDS
+                text += _render(records, export.request.format)
+                if records:
+                    export.first = export.first or records[0].seq
+                    export.after, export.records = records[-1].seq, export.records + len(records)
+        finally:
+            await store.close()
         export.hash.update(text.encode("utf-8", "surrogatepass"))
         export.used_s = time.monotonic()
         if not is_end:

@@ -57,6 +57,8 @@ CHECK_APPEND_PERIOD_S = 60.0
 APPEND_TIMEOUT_S = 5.0
 VERIFY_TIMEOUT_S = 60.0
 EXPORT_TIMEOUT_S = 2.0
+# What matches a filter may be far apart.
+READ_TIMEOUT_S = 20.0
 WAIT_MAX_S = 20.0
 # How often to see whether a checkpoint is due and whether the spool shrinks.
 LOOK_PERIOD_S = 10.0
@@ -89,7 +91,6 @@ class AuditPart(Part):
         self._credentials = credentials
         self._encryption = encryption
         self._log: AuditLog | None = None
-        self._store: AuditStore | None = None
         self._works: list[asyncio.Task[None]] = []
         self._spool_reader: SpoolReader | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -121,9 +122,9 @@ class AuditPart(Part):
         except BaseException:
             await log.close()
             raise
-        self._log, self._store = log, store
+        self._log = log
         self._exporter = Exporter(
-            store, self._encryption.keyring.signer, self._level.settings.node_id
+            self._reading_store, self._encryption.keyring.signer, self._level.settings.node_id
         )
         self._reader_thread = AuditReader(
             self._level.settings.postgres,
@@ -226,6 +227,16 @@ class AuditPart(Part):
             with_operators=not self._spool.is_dir(),
         )
 
+    def _reading_store(self) -> AuditStore:
+        """The chain over a connection of its own: who looks holds up nobody who records."""
+        settings = self._level.settings
+        return PostgresAuditStore(
+            lambda: connect(settings.postgres, application=f"{self._context.path} reader"),
+            node_id=settings.node_id,
+            signer=self._encryption.keyring.signer,
+            timeout_s=READ_TIMEOUT_S,
+        )
+
     @property
     def _spool(self) -> Path:
         return self._level.directory / SPOOL_DIRECTORY
@@ -301,10 +312,12 @@ class AuditPart(Part):
 
     async def _records(self, request: Request) -> Plain:
         body = from_wire(RecordsRequest, {} if request.body is None else request.body)
-        log, store = self._required_log(), self._store
-        assert store is not None
+        log, store = self._required_log(), self._reading_store()
         wait_s = min(body.wait_s, WAIT_MAX_S, REMAINING_SHARE * request.remaining_s)
-        return to_wire(await audit_records.answer(body, store, log.recorder, wait_s=wait_s))
+        try:
+            return to_wire(await audit_records.answer(body, store, log.recorder, wait_s=wait_s))
+        finally:
+            await store.close()
 
     async def _export(self, request: Request) -> Plain:
         body = from_wire(ExportRequest, {} if request.body is None else request.body)

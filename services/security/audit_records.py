@@ -24,7 +24,7 @@ async def answer(
 
     Args:
         request: which.
-        store: the chain.
+        store: the chain, over a connection that nobody else uses.
         recorder: says when something was chained.
         wait_s: for how long to wait at most.
 
@@ -45,6 +45,7 @@ async def answer(
         remaining_s = deadline_s - time.monotonic()
         if records or request.after is None or remaining_s <= 0:
             break
+        await store.close()  # who waits takes no connection
         await recorder.wait_past(head, remaining_s)
     lines = _fitting(records, keep_newest=request.after is None)
     newest = records[-1].seq if request.after is None and records else 0

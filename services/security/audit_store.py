@@ -71,6 +71,7 @@ class PostgresAuditStore:
         signer: signs heads and checkpoints.
         connection: one that is open already.
         clock_us: Unix time in microseconds.
+        timeout_s: of each operation.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class PostgresAuditStore:
         signer: AuditSigner,
         connection: Connection | None = None,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        timeout_s: float = OPERATION_TIMEOUT_S,
     ) -> None:
+        self._timeout_s = timeout_s
         self._connect = connect
         self._node_id = node_id
         self._signer = signer
@@ -202,7 +205,7 @@ class PostgresAuditStore:
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[Connection]:
         try:
-            async with asyncio.timeout(OPERATION_TIMEOUT_S), self._lock:
+            async with asyncio.timeout(self._timeout_s), self._lock:
                 if self._connection is None:
                     self._connection = await self._connect()
                 if self._connection.isolation_level is None:
@@ -216,7 +219,7 @@ class PostgresAuditStore:
             raise AuditUnavailableError(exc.message) from exc
         except TimeoutError as exc:
             await self.close()
-            reason = f"no answer in {OPERATION_TIMEOUT_S:g} s"
+            reason = f"no answer in {self._timeout_s:g} s"
             raise AuditUnavailableError(reason) from exc
         except BaseException:
             # Cancelled in the middle: what the connection is in is not worth finding out.

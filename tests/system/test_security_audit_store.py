@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import multiprocessing
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Barrier
 
@@ -302,6 +303,46 @@ def test_the_tables_take_records_and_nothing_else(
             for part in (statement, statement.replace("audit_log", _partition(connection))):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(part.encode())
+        await store.close()
+
+    run(scenario())
+
+
+@pytest.fixture
+def plain_owner(postgres_database: PostgresDatabase) -> Iterator[PostgresDatabase]:
+    """A database whose owner is no superuser, as an external server's should be."""
+    name = postgres_database.name
+    with postgres_database.connect() as connection:
+        connection.execute(f"CREATE ROLE plain_{name} LOGIN".encode())
+        connection.execute(f"ALTER DATABASE {name} OWNER TO plain_{name}".encode())
+    database = postgres_database.as_user(f"plain_{name}")
+    asyncio.run(migrate(postgres_settings(database)))
+    yield database
+    with postgres_database.connect() as connection:
+        connection.execute(f"DROP OWNED BY plain_{name} CASCADE".encode())
+        connection.execute(f"ALTER DATABASE {name} OWNER TO novacron".encode())
+        connection.execute(f"DROP ROLE plain_{name}".encode())
+
+
+def test_the_owner_of_the_tables_needs_no_more_rights(plain_owner: PostgresDatabase) -> None:
+    """An ordinary role records and is refused the rest; what it does in spite of that is found."""
+
+    async def scenario() -> None:
+        store = store_of(postgres_settings(plain_owner))
+        await store.append(events(1, 5))
+        await store.keep_head(when_due=False)
+        with plain_owner.connect() as connection:
+            for statement in REFUSED:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
+            part = _partition(connection)
+            connection.execute(f"GRANT UPDATE ON {part} TO CURRENT_USER".encode())
+            connection.execute(f"ALTER TABLE {part} DISABLE TRIGGER USER".encode())
+            connection.execute(f"UPDATE {part} SET actor = 'x' WHERE seq = 2".encode())
+        bad = (await verify_database(plain_owner)).first_bad
+
+        assert bad is not None
+        assert (bad.seq, bad.kind) == (2, Finding.EDITED)
         await store.close()
 
     run(scenario())

@@ -43,7 +43,7 @@ def export(request: ExportRequest, count: int = COUNT) -> tuple[str, dict[str, P
             [replace(event, actor="=cmd()" if event.journal_seq % 2 else "b")
              for event in events(count)]
         )  # fmt: skip
-        exporter = Exporter(store, SIGNER, "node")
+        exporter = Exporter(lambda: store, SIGNER, "node")
         text = ""
         page = await exporter.next_piece(request, time_s=0.0)
         while page.export:
@@ -153,7 +153,7 @@ def test_exports_are_bounded_and_expire(monkeypatch: pytest.MonkeyPatch) -> None
     async def scenario() -> None:
         store = MemoryAuditStore(node_id="node", signer=SIGNER)
         await store.append(events(COUNT))
-        exporter = Exporter(store, SIGNER, "node")
+        exporter = Exporter(lambda: store, SIGNER, "node")
         for _ in range(audit_export.EXPORTS_MAX):
             await exporter.next_piece(ExportRequest(), time_s=0.0)
         with pytest.raises(AuditRefusedError, match="under way"):
