@@ -298,13 +298,16 @@ class AuditPart(Part):
         body = from_wire(VerifyRequest, {} if request.body is None else request.body)
         time_s = min(VERIFY_TIMEOUT_S, REMAINING_SHARE * request.remaining_s)
         log = self._required_log()
-        report = await self._reader_thread.verify(
-            body,
-            keys=log.keys,
-            witness=log.witness(),
-            anchor=log.statements.anchor,
-            time_s=time_s,
-        )
+        if body.files:
+            report = await self._reader_thread.verify_files(log.keys)
+        else:
+            report = await self._reader_thread.verify(
+                body,
+                keys=log.keys,
+                witness=log.witness(),
+                anchor=log.statements.anchor,
+                time_s=time_s,
+            )
         if bad := report.first_bad:
             self._context.log.error("audit_bad_record", seq=bad.seq, reason=bad.reason)
             self._context.emit("audit:bad-record", seq=bad.seq, reason=bad.reason)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,15 +19,19 @@ from services.data.connecting import arguments
 from services.data.model import PostgresSettings
 from services.security.audit_chain import Witness
 from services.security.audit_checkpoint import Checkpoint
-from services.security.audit_offline import hashes
+from services.security.audit_file import segments
+from services.security.audit_offline import hashes, record_files, verify_files
+from services.security.audit_statements import CHECKPOINT_FILE_NAME, read_statements
 from services.security.audit_store import translated
 from services.security.audit_verify import Connection, verify_stored
-from services.security.model import VerifyReport, VerifyRequest
+from services.security.model import BadRecord, Finding, VerifyReport, VerifyRequest
 
 R = TypeVar("R")
 
 # Chunks take milliseconds; a statement of a minute waits for something.
 STATEMENT_TIMEOUT_MS = 60_000
+# A file is renamed once a day.
+_ATTEMPTS = 3
 
 
 class AuditReader:
@@ -76,6 +81,15 @@ class AuditReader:
         )
         return await self.run(work)
 
+    async def verify_files(self, keys: Mapping[str, Ed25519PublicKey]) -> VerifyReport:
+        """Verify the node's own files; see services.security.audit_offline.
+
+        Raises:
+            OSError: a file can't be read.
+        """
+        work = partial(_verify_own_files, self._directory, keys)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     async def run(self, work: Callable[[Connection], R]) -> R:
         """Do work with a connection that is not in autocommit mode.
 
@@ -110,3 +124,18 @@ class AuditReader:
                         self._open = None
         except psycopg.Error as exc:
             raise translated(exc) from exc
+
+
+def _verify_own_files(directory: Path, keys: Mapping[str, Ed25519PublicKey]) -> VerifyReport:
+    """Verify files that are being written to; again, where one was renamed or removed meanwhile."""
+    for _ in range(_ATTEMPTS):
+        before = segments(directory)
+        # First the statements: what is chained after that is only newer than all of them.
+        statements, unreadable = read_statements(directory / CHECKPOINT_FILE_NAME)
+        report = verify_files(record_files(directory), statements, keys)
+        if unreadable and report.first_bad is None:
+            reason = f"{unreadable} lines of {CHECKPOINT_FILE_NAME} are no statements"
+            report = replace(report, first_bad=BadRecord(1, Finding.CHECKPOINT_FORGED, reason))
+        if report.first_bad is None or segments(directory) == before:
+            break
+    return report

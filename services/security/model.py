@@ -85,10 +85,14 @@ class VerifyRequest:
     """The records to verify, both ends included; ``last`` None is the newest.
 
     A range is verified up to the signed statement that covers its last record.
+
+    Attributes:
+        files: verify the node's own files instead of the database, as a whole.
     """
 
     first: int = 1
     last: int | None = None
+    files: bool = False
 
 
 class Finding(enum.Enum):

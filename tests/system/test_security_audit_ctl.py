@@ -73,6 +73,17 @@ def test_the_log_is_shown_exported_and_verified(node: Node, tmp_path: Path) -> N
     ctl(node, "verify", "--first", "5", "--last", "2", code=2)
     ctl(node, "verify", "--public-key", public_key, code=2)
 
+    assert "good" in ctl(node, "verify", "--files")
+    copy = security / "audit.jsonl"
+    before = copy.read_text().splitlines(keepends=True)
+    with copy.open("r+") as file:  # in place, as the node has it open
+        changed = before[4].replace("success", "failure", 1)
+        file.seek(len("".join(before[:4])))
+        file.write(changed)
+    assert changed != before[4]
+    assert "record 5: edited" in ctl(node, "verify", "--files", code=1)
+    ctl(node, "verify")
+
     tamper(node, "UPDATE audit_log SET actor = 'nobody' WHERE seq = 7")
     exported.write_text(exported.read_text().replace("init:", "node:", 1))
     found = json.loads(ctl(node, "verify", "--json", code=1))
