@@ -19,6 +19,7 @@ class VmSettings:
             interval x (count + 1) seconds.
         retry_initial_s, retry_max_s: pauses between attempts to connect, doubling. libvirtd comes
             back within two seconds of a crash, and an attempt costs under a millisecond.
+        image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -31,6 +32,7 @@ class VmSettings:
     keepalive_count: int = 3
     retry_initial_s: float = 0.2
     retry_max_s: float = 5.0
+    image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
 
     def __post_init__(self) -> None:
         if "://" not in self.libvirt_uri:

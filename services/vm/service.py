@@ -1,4 +1,6 @@
-"""The VM service: what libvirt's domains are and what happens to them. Changes no domain.
+"""The VM service: what libvirt's domains are and what happens to them.
+
+It changes none by itself; what operators order is done by ``operations``.
 
 One task takes in everything that happens (``Inbox``), lets the pure connection machine decide and
 carries the actions out, so nothing interleaves. Blocking calls run in threads with deadlines. The
@@ -38,6 +40,7 @@ from services.vm.model import (
     VmSettings,
     VmStatus,
 )
+from services.vm.operations.part import Operations
 from services.vm.session import AsyncSession
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
@@ -54,7 +57,7 @@ REREAD_PERIOD_S = 60.0
 
 
 class VmService(Service):
-    """``core/vm``: calls ``vm.list`` and ``vm.status``."""
+    """``core/vm``: calls ``vm.list`` and ``vm.status``, and those of ``operations``."""
 
     async def init(self, context: ServiceContext) -> None:
         """Begin to connect; return once connected or once it is clear that it takes longer.
@@ -79,26 +82,38 @@ class VmService(Service):
         self._is_stopping = False
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._operations = Operations(
+            context,
+            libvirt_uri=self._settings.libvirt_uri,
+            call_timeout_s=self._settings.call_timeout_s,
+            image_dirs=self._settings.image_dirs,
+            changed=self._publish_health,
+        )
         self._inbox.put(machine.RetryDue())
         self._spawn(self._run(), "vm-events")
         await self._settled.wait()  # bounded by connect_timeout_s: OpenSlow settles it too
 
     def calls(self) -> Mapping[str, CallHandler]:
         """The calls of this level."""
-        return {"vm.list": self._call_list, "vm.status": self._call_status}
+        return {
+            "vm.list": self._call_list,
+            "vm.status": self._call_status,
+            **self._operations.calls(),
+        }
 
     async def check(self) -> Health:
         """Ask libvirt something now."""
         if self._connection.phase is Phase.CONNECTED and self._session is not None:
             with contextlib.suppress(LibvirtLostError, LibvirtTimeoutError, LibvirtRefusedError):
                 await self._session.hypervisor()
-                return HEALTHY
+                return self._with_operations(HEALTHY)
         reason = self._connection.reason or "libvirt does not answer"
         return Health(HealthState.DEGRADED, reason)
 
     async def terminate(self) -> None:
         """Close the connection; guests are libvirt's and go on."""
         self._is_stopping = True
+        await self._operations.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -284,8 +299,19 @@ class VmService(Service):
             self._health = health
             if health.state is not HealthState.HEALTHY:
                 log.warning("libvirt_unavailable", reason=health.reason)
-            self._context.set_health(health)
+            self._publish_health()
         self._settled.set()
+
+    def _publish_health(self) -> None:
+        """The connection's health, unless it is good and an operation hangs."""
+        if self._health is not None:
+            self._context.set_health(self._with_operations(self._health))
+
+    def _with_operations(self, health: Health) -> Health:
+        reason = self._operations.reason
+        if reason and health.state is HealthState.HEALTHY:
+            return Health(HealthState.DEGRADED, reason)
+        return health
 
     def _measure(
         self, kind: MetricKind, name: str, value: float, state: DomainState | None = None

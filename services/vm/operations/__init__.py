@@ -1,0 +1,1 @@
+"""What operators do to guests that exist: lifecycle, resources, snapshots, images, consoles."""
