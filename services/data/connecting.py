@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import select
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -70,6 +73,16 @@ class WatchedConnection(AsyncConnection[Row]):
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN)
         return not self._poll.poll(0)
+
+    def sever(self) -> None:
+        """End the link without a word; whoever waits for an answer fails at once.
+
+        Cancelling would do the same after psycopg has spoken to the server, or has tried to for
+        ten seconds.
+        """
+        if not self.closed:
+            with socket.socket(fileno=os.dup(self.fileno())) as link, suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
 
 
 Connection = WatchedConnection
@@ -155,6 +168,8 @@ def arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:  
         "sslmode": settings.ssl_mode,
         "application_name": application,
         "autocommit": True,
+        # Whole seconds, and at least two; who waits for it has a finer limit.
+        "connect_timeout": max(2, math.ceil(settings.connect_timeout_s)),
     }
     # An empty one would not keep libpq from looking into the account's own files.
     files = {
@@ -168,6 +183,39 @@ def arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:  
     if not settings.is_local:
         given |= _KEEPALIVE
     return given
+
+
+async def find_silence(connection: Connection, timeout_s: float) -> str | None:
+    """Have the server answer an empty query; why it did not, and None when it did.
+
+    A connection that did not answer in time is of no use afterwards.
+    """
+    try:
+        await in_time(connection, connection.execute(""), timeout_s)
+    except psycopg.Error as exc:
+        return one_line(str(exc))
+    return None
+
+
+async def in_time(
+    connection: Connection, work: Coroutine[Any, Any, object], timeout_s: float
+) -> None:
+    """Do something with a connection, which is severed when it takes too long.
+
+    Raises:
+        psycopg.Error: the work's own, or that it took too long.
+    """
+    asked = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({asked}, timeout=timeout_s)
+    finally:
+        is_late = not asked.done()
+        if is_late:
+            connection.sever()
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+    if is_late:
+        raise psycopg.OperationalError(f"no answer in {timeout_s:g} s")
+    asked.result()
 
 
 async def limit_times(connection: AsyncConnection[Any], settings: PostgresSettings) -> None:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 
 PERIOD_S = 0.05
+# A cancellation may get lost: asyncio.wait_for of Python 3.11 swallows one that comes together
+# with its result. One that does not is followed by psycopg's cleaning up, 10 s at most.
+AGAIN_S = 11.0
 
 
 class Deadline:
     """The deadline of one piece of work of one task.
 
     Attributes:
-        has_passed: the task was cancelled because of it.
+        cancelled: how often the task was cancelled because of it.
     """
 
-    __slots__ = ("_cancelling", "at_s", "has_passed", "task")
+    __slots__ = ("_cancelling", "at_s", "cancelled", "task")
 
     def __init__(self, task: asyncio.Task[object], at_s: float) -> None:
         self.task = task
         self.at_s = at_s
-        self.has_passed = False
+        self.cancelled = 0
         self._cancelling = task.cancelling()
 
     def is_cause_of(self, error: BaseException | None) -> bool:
@@ -31,10 +34,12 @@ class Deadline:
 
         Call it once, when the work has ended. Source: asyncio.Timeout.__aexit__.
         """
-        if not self.has_passed:
+        if not self.cancelled:
             return False
-        is_ours = self.task.uncancel() <= self._cancelling
-        return is_ours and isinstance(error, asyncio.CancelledError)
+        left = self.task.cancelling()
+        for _ in range(self.cancelled):
+            left = self.task.uncancel()
+        return left <= self._cancelling and isinstance(error, asyncio.CancelledError)
 
 
 class Deadlines:
@@ -62,8 +67,8 @@ class Deadlines:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
         for deadline in [found for found in self._running if found.at_s <= now_s]:
-            self._running.discard(deadline)
-            deadline.has_passed = True
+            deadline.at_s = now_s + AGAIN_S
+            deadline.cancelled += 1
             deadline.task.cancel()
         # Without work there is no timer, and an idle process stays asleep.
         self._timer = loop.call_later(PERIOD_S, self._look, loop) if self._running else None

@@ -17,7 +17,6 @@ its use; what happens then is the business of whoever uses it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from contextlib import suppress
@@ -159,10 +158,8 @@ class ConnectionPool:
     async def _answers(self, connection: Connection) -> bool:
         if self._is_local or time.monotonic() - connection.heard_s < SILENCE_MAX_S:
             return True
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                await connection.execute("")
-        except (TimeoutError, psycopg.Error):
+        timeout_s = self._settings.connect_timeout_s
+        if await connecting.find_silence(connection, timeout_s) is not None:
             return False
         connection.heard_s = time.monotonic()
         return True
@@ -173,5 +170,7 @@ class ConnectionPool:
         await self._pool.putconn(connection)
 
     async def _configure(self, connection: Connection) -> None:
-        await connecting.limit_times(connection, self._settings)
+        # The pool's one task that connects must not hang on a link that is cut right now.
+        work = connecting.limit_times(connection, self._settings)
+        await connecting.in_time(connection, work, self._settings.connect_timeout_s)
         connection.heard_s = time.monotonic()

@@ -23,10 +23,10 @@ from services.data.connecting import Report as Report
 from services.data.connecting import Row as Row
 from services.data.connecting import connect as connect
 from services.data.connecting import connect_with_retry as connect_with_retry
+from services.data.connecting import find_silence
 from services.data.deadlines import Deadlines
 from services.data.model import PostgresSettings
 from services.data.pool import ConnectionPool
-from services.data.refusal import one_line
 from services.data.retry import RetryBudget
 from services.data.session import Session
 from services.data.statements import OTHER, Observe, ignore
@@ -108,7 +108,8 @@ class Database:
         while True:
             await self._wait_readable(self._watch)
             self._doubt.clear()
-            sentence = await self._probe(self._watch)
+            timeout_s = self._settings.connect_timeout_s
+            sentence = await find_silence(self._watch, timeout_s)
             if sentence is not None:
                 self._connected.clear()
                 return sentence
@@ -192,13 +193,3 @@ class Database:
             await self._doubt.wait()
         finally:
             loop.remove_reader(descriptor)
-
-    async def _probe(self, connection: Connection) -> str | None:
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                await connection.execute("SELECT 1")
-        except TimeoutError:
-            return f"no answer in {self._settings.connect_timeout_s:g} s"
-        except psycopg.Error as exc:
-            return one_line(str(exc))
-        return None

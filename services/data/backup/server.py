@@ -41,7 +41,6 @@ def connected(settings: PostgresSettings, *, database: str | None = None) -> Ite
         StatementRefusedError: the server refuses a statement in the block.
     """
     given = connecting.arguments(settings, APPLICATION)
-    given["connect_timeout"] = max(2, round(settings.connect_timeout_s))
     if database is not None:
         given["dbname"] = database
     try:
