@@ -84,6 +84,24 @@ class Client:
                 raise denied(Path(exc.filename or self._run)) from exc
             raise CtlError(f"can't reach the node: {exc}") from exc
 
+    def ask(
+        self,
+        record: type[R],
+        path: str,
+        method: str,
+        body: Plain = None,
+        timeout_s: float | None = None,
+    ) -> R:
+        """Call a method whose reply is a record; errors as in ``call``."""
+        reply = self.call(path, method, body, timeout_s)
+        try:
+            return from_wire(record, reply)
+        except RemoteProtocolError as exc:
+            raise CtlError(
+                f"{path} answers {method} as another version would ({exc}):"
+                " restart the node, or use the novacronctl that belongs to it"
+            ) from exc
+
     def status(self, *, with_memory: bool = False) -> NodeStatus:
         """The state of the node; errors as in ``call``.
 
@@ -92,38 +110,27 @@ class Client:
         """
         from protocol.messages.status import NodeStatus
 
-        return self._ask(NodeStatus, "status", {"memory": True} if with_memory else None)
+        return self.ask(NodeStatus, names.ROOT, "status", {"memory": True} if with_memory else None)
 
     def boot(self) -> BootReport:
         """Where the time of the last boot went; errors as in ``call``."""
         from protocol.messages.status import BootReport
 
-        return self._ask(BootReport, "boot")
+        return self.ask(BootReport, names.ROOT, "boot")
 
     def journal(self, query: JournalQuery) -> JournalPage:
         """A page of the node's journal; waits up to ``query.wait_s`` for something to happen."""
         from protocol.messages.journal import JournalPage
         from protocol.records import to_wire
 
-        return self._ask(JournalPage, "journal", to_wire(query), query.wait_s + self._timeout_s)
+        wait_s = query.wait_s + self._timeout_s
+        return self.ask(JournalPage, names.ROOT, "journal", to_wire(query), wait_s)
 
     def close(self) -> None:
         """Close the connections."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
-
-    def _ask(
-        self, record: type[R], method: str, body: Plain = None, timeout_s: float | None = None
-    ) -> R:
-        reply = self.call(names.ROOT, method, body, timeout_s)
-        try:
-            return from_wire(record, reply)
-        except RemoteProtocolError as exc:
-            raise CtlError(
-                f"the node answers {method} as another version would ({exc}):"
-                " restart it, or use the novacronctl that belongs to it"
-            ) from exc
 
     def _connect(self) -> SyncClient:
         from protocol.transports.person import PersonKeys

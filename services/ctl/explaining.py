@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol import names
-from protocol.errors import RemoteProtocolError
 from protocol.messages.explain import ChildExplanation, ExplainQuery, Explanation, Supervision
 from protocol.messages.status import ComponentStatus
-from protocol.records import from_wire, to_wire
+from protocol.records import to_wire
 from services.ctl.client import Client
 from services.ctl.components import find, root_status
 from services.ctl.errors import CtlError, DeniedError, NodeHungError, NotRunningError
@@ -83,11 +82,7 @@ def _supervisors_above(path: str) -> list[str]:
 
 
 def _ask(client: Client, supervisor: str, child_id: str = "") -> Explanation:
-    reply = client.call(supervisor, "explain", to_wire(ExplainQuery(id=child_id)))
-    try:
-        return from_wire(Explanation, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(f"{supervisor} answers explain as another version would: {exc}") from exc
+    return client.ask(Explanation, supervisor, "explain", to_wire(ExplainQuery(id=child_id)))
 
 
 def _ask_gently(client: Client, supervisor: str, child_id: str = "") -> Explanation | None:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import click
 
 from protocol import names
+from protocol.records import Plain
 from services.ctl.client import Client
 from services.ctl.errors import denied
 
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])  # Any: click's commands have any parameters
 
 DEFAULT_TIMEOUT_S = 5.0
@@ -67,6 +69,30 @@ class Session:
             timeout_s: the command's own limit, where the command line names none.
         """
         return Client(self.run_dir, state_dir=self.state_dir, timeout_s=self.timeout_s or timeout_s)
+
+    def ask(
+        self,
+        record: type[R],
+        path: str,
+        method: str,
+        body: Plain = None,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> R:
+        """Call one method whose reply is a record, over a connection of its own.
+
+        Args:
+            record: the type of the reply.
+            path: the process.
+            method: what to call.
+            body: its argument.
+            timeout_s: the command's own limit, where the command line names none.
+        """
+        client = self.client(timeout_s=timeout_s)
+        try:
+            return client.ask(record, path, method, body)
+        finally:
+            client.close()
 
 
 def node_options(command: F) -> F:

@@ -13,8 +13,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import Plain, to_wire
 from services.ctl import output
 from services.ctl.auditing import paired, render, render_progress, render_report
 from services.ctl.client import Client
@@ -406,8 +405,4 @@ def _filter(wanted: dict[str, Any]) -> RecordFilter:  # Any: click's
 def _ask(
     client: Client, record: type[R], method: str, request: object, timeout_s: float | None = None
 ) -> R:
-    reply = client.call(SECURITY, method, to_wire(request), timeout_s)
-    try:
-        return from_wire(record, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the node answers {method} as another version would ({exc})") from exc
+    return client.ask(record, SECURITY, method, to_wire(request), timeout_s)

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import from_wire
 from services.ctl import output
 from services.ctl.amounts import age
-from services.ctl.errors import CtlError, Exit
+from services.ctl.errors import Exit
 from services.ctl.schema import to_json
 from services.ctl.session import Session, examples, node_options
 from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
@@ -47,7 +45,8 @@ def command(session: Session, *, with_check: bool, as_json: bool) -> None:
     The node looks at them every five minutes, and at certificates when a file changes. Exit 1 when
     something can't be used, has run out, or will within a day.
     """
-    found = _ask(session, "credentials.check" if with_check else "credentials.list")
+    method = "credentials.check" if with_check else "credentials.list"
+    found = session.ask(CredentialList, SECURITY, method, timeout_s=_TIMEOUT_S)
     if as_json:
         output.show_json(to_json(found), indent=2)
     else:
@@ -94,13 +93,3 @@ def _end(expires_s: float | None, now_s: float) -> str:
 
 def _is_bad(credential: Credential) -> bool:
     return any(it.severity is not Severity.WARNING for it in credential.findings)
-
-
-def _ask(session: Session, method: str) -> CredentialList:
-    client = session.client(timeout_s=_TIMEOUT_S)
-    try:
-        return from_wire(CredentialList, client.call(SECURITY, method))
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the security process's answer is not understood: {exc}") from exc
-    finally:
-        client.close()

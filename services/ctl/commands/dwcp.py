@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import Plain, to_wire
 from services.ctl import output
 from services.ctl.client import Client
 from services.ctl.errors import CtlError, UsageError
@@ -147,11 +146,8 @@ def _sent(client: Client, transfer: str) -> TransferStatus:
 
 def _ask(client: Client, transfer: str = "") -> DwcpStatus:
     """The manager's status, of one transfer or of all."""
-    reply = client.call(MANAGER, "dwcp.status", to_wire(StatusRequest(transfer=transfer)))
-    try:
-        return from_wire(DwcpStatus, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the DWCP manager's answer is not understood: {exc}") from exc
+    request = to_wire(StatusRequest(transfer=transfer))
+    return client.ask(DwcpStatus, MANAGER, "dwcp.status", request)
 
 
 def _transfer_id(reply: Plain) -> str:

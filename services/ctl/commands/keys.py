@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import Plain, to_wire
 from services.ctl import output
 from services.ctl.client import Client
 from services.ctl.errors import CtlError, UsageError
@@ -58,7 +57,7 @@ def command() -> None:
 @click.pass_obj
 def list_keys(session: Session, *, as_json: bool) -> None:
     """Show the data keys, their states, and how many values each has sealed."""
-    found = _ask(session.client(), KeyList, "keys.list")
+    found = session.ask(KeyList, _SECURITY, "keys.list")
     if as_json:
         output.show_json(to_json(found), indent=2)
     else:
@@ -71,7 +70,7 @@ def list_keys(session: Session, *, as_json: bool) -> None:
 @click.pass_obj
 def status(session: Session, *, as_json: bool) -> None:
     """Show the active key, the master key, its backup, and how far the re-encryption is."""
-    found = _ask(session.client(), KeysStatus, "keys.status")
+    found = session.ask(KeysStatus, _SECURITY, "keys.status")
     if as_json:
         output.show_json(to_json(found), indent=2)
     else:
@@ -125,7 +124,7 @@ def reencrypt(session: Session, *, no_wait: bool, as_json: bool) -> None:
     """
     client = session.client()
     try:
-        found = _read(KeysStatus, client.call(_SECURITY, "keys.reencrypt"))
+        found = client.ask(KeysStatus, _SECURITY, "keys.reencrypt")
         if not no_wait:
             found = _wait(client, found)
     finally:
@@ -176,7 +175,7 @@ def backup(session: Session, file: Path, *, passphrase_file: Path | None, as_jso
     passphrase = _passphrase(passphrase_file, is_new=True)
     salt = backups.new_salt()
     request = to_wire(BackupRequest(key=backups.derive(passphrase, salt)))
-    reply = _read(BackupReply, _change(session, "keys.backup", request))
+    reply = session.ask(BackupReply, _SECURITY, "keys.backup", request, timeout_s=_CHANGE_TIMEOUT_S)
     _write_new(file, backups.encode(reply, salt, now_s=time.time()))
     if as_json:
         output.show_json({"file": str(file), "master_id": reply.master_id})
@@ -244,7 +243,7 @@ def _wait(client: Client, found: KeysStatus) -> KeysStatus:
             if is_drawing:
                 click.echo(f"\r\x1b[K{to_plain(render_job(found.job))}", nl=False, err=True)
             time.sleep(_LOOK_PERIOD_S)
-            found = _read(KeysStatus, client.call(_SECURITY, "keys.status"))
+            found = client.ask(KeysStatus, _SECURITY, "keys.status")
     except KeyboardInterrupt:
         output.note("\nthe re-encryption goes on; 'novacronctl keys status' shows how far it is")
         raise
@@ -295,23 +294,9 @@ def _write_new(file: Path, content: bytes) -> None:
         raise CtlError(f"can't write {file}: {exc.strerror}") from exc
 
 
-def _ask(client: Client, record: type[R], method: str) -> R:
-    try:
-        return _read(record, client.call(_SECURITY, method))
-    finally:
-        client.close()
-
-
 def _change(session: Session, method: str, body: Plain = None) -> Plain:
     client = session.client(timeout_s=_CHANGE_TIMEOUT_S)
     try:
         return client.call(_SECURITY, method, body)
     finally:
         client.close()
-
-
-def _read(record: type[R], reply: Plain) -> R:
-    try:
-        return from_wire(record, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the security process's answer is not understood: {exc}") from exc

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from services.ctl import output
-from services.ctl.errors import CtlError, UsageError
+from services.ctl.errors import UsageError
 from services.ctl.session import Session, examples, node_options
 
 if TYPE_CHECKING:
@@ -215,21 +215,13 @@ def _ask(
         CtlError: its answer is not understood.
     """
     from protocol.errors import RemoteCallError, RemoteProtocolError
-    from protocol.records import from_wire
 
-    client = session.client(timeout_s=timeout_s)
     try:
-        reply = client.call(NETWORK, method, body)
+        return session.ask(record, NETWORK, method, body, timeout_s=timeout_s)
     except RemoteCallError as exc:
         if exc.remote_code == RemoteProtocolError.code:
             raise UsageError(str(exc)) from exc
         raise
-    finally:
-        client.close()
-    try:
-        return from_wire(record, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the network service's answer is not understood: {exc}") from exc
 
 
 def _show_json(found: object) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import from_wire, to_wire
+from protocol.records import to_wire
 from services.ctl import output
 from services.ctl.client import Client
 from services.ctl.errors import CtlError, DeniedError
@@ -136,11 +135,4 @@ def _look(client: Client, show: Show, complain: Complain) -> None:
 
 def _ask(client: Client, query: WatchQuery) -> NodesPage:
     timeout_s = query.wait_s + 5.0 if query.wait_s else None
-    reply = client.call(DATABASE, "health.watch", to_wire(query), timeout_s)
-    try:
-        return from_wire(NodesPage, reply)
-    except RemoteProtocolError as exc:
-        raise CtlError(
-            f"the node answers health.watch as another version would ({exc}):"
-            " restart it, or use the novacronctl that belongs to it"
-        ) from exc
+    return client.ask(NodesPage, DATABASE, "health.watch", to_wire(query), timeout_s)

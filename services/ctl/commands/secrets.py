@@ -11,11 +11,10 @@ from typing import TypeVar
 
 import click
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import to_wire
 from services.ctl import output
 from services.ctl.amounts import age, took
-from services.ctl.errors import CtlError, Exit
+from services.ctl.errors import Exit
 from services.ctl.schema import to_json
 from services.ctl.session import Session, examples, node_options
 from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
@@ -67,7 +66,7 @@ def command() -> None:
 @click.pass_obj
 def list_secrets(session: Session, *, as_json: bool) -> None:
     """List each secret with its provider, version, age, end and state."""
-    found = _ask(session, "secrets.list", None, SecretList, _CHECK_TIMEOUT_S)
+    found = session.ask(SecretList, SECURITY, "secrets.list", timeout_s=_CHECK_TIMEOUT_S)
     if as_json:
         output.show_json(to_json(found), indent=2)
     else:
@@ -82,7 +81,7 @@ def list_secrets(session: Session, *, as_json: bool) -> None:
 @click.pass_obj
 def check(session: Session, *, as_json: bool) -> None:
     """Ask every provider for every secret now; exit 1 when one can't be had."""
-    found = _ask(session, "secrets.check", None, SecretCheck, _CHECK_TIMEOUT_S)
+    found = session.ask(SecretCheck, SECURITY, "secrets.check", timeout_s=_CHECK_TIMEOUT_S)
     if as_json:
         output.show_json(to_json(found), indent=2)
     else:
@@ -114,7 +113,7 @@ def rotate(session: Session, name: str, *, newest: bool, as_json: bool) -> None:
     The components that use the secret are restarted, in order, with the new value; machines go on.
     """
     body = to_wire(RotateRequest(name=name, newest=newest))
-    found = _ask(session, "secrets.rotate", body, RotateResult, _ROTATE_TIMEOUT_S)
+    found = session.ask(RotateResult, SECURITY, "secrets.rotate", body, timeout_s=_ROTATE_TIMEOUT_S)
     if as_json:
         output.show_json(to_json(found), indent=2)
         return
@@ -165,13 +164,3 @@ def _row(view: SecretView, now_s: float) -> tuple[Span, ...]:
 
 def _since(at_s: float | None, now_s: float) -> str:
     return "-" if at_s is None else age(max(0.0, now_s - at_s))
-
-
-def _ask(session: Session, method: str, body: Plain, record: type[R], timeout_s: float) -> R:
-    client = session.client(timeout_s=timeout_s)
-    try:
-        return from_wire(record, client.call(SECURITY, method, body))
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the security process's answer is not understood: {exc}") from exc
-    finally:
-        client.close()

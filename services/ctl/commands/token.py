@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TypeVar
 
 import click
 
-from protocol.errors import RemoteProtocolError
 from protocol.messages.access import Role
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import to_wire
 from services.config.durations import parse_duration
 from services.ctl import output
-from services.ctl.errors import CtlError, UsageError
+from services.ctl.errors import UsageError
 from services.ctl.schema import to_json
 from services.ctl.session import Session, examples, node_options
 from services.ctl.styled import line
@@ -26,8 +24,6 @@ from services.security.token_model import (
 from services.security.tokens import name_problem
 
 _SECURITY = "security"
-
-R = TypeVar("R")
 
 
 @click.group("token")
@@ -68,7 +64,7 @@ def create(session: Session, name: str, *, role: str, lifetime: str, as_json: bo
         request = CreateRequest(name=name, role=Role(role), lifetime_s=parse_duration(lifetime))
     except ValueError as exc:
         raise UsageError(f"--lifetime {lifetime}: 60s to 366d, such as 12h or 30d") from exc
-    created = _ask(session, CreatedToken, "token.create", to_wire(request))
+    created = session.ask(CreatedToken, _SECURITY, "token.create", to_wire(request))
     if as_json:
         output.show_json(to_json(created), indent=2)
         return
@@ -86,7 +82,7 @@ def create(session: Session, name: str, *, role: str, lifetime: str, as_json: bo
 @click.pass_obj
 def list_tokens(session: Session, *, with_ended: bool, as_json: bool) -> None:
     """List the tokens, the newest first; of all nodes that share the database."""
-    found = _ask(session, tuple[TokenEntry, ...], "token.list")
+    found = session.ask(tuple[TokenEntry, ...], _SECURITY, "token.list")
     shown = [entry for entry in found if with_ended or entry.state == "active"]
     if as_json:
         output.show_json([to_json(entry) for entry in shown], indent=2)
@@ -106,15 +102,5 @@ def revoke(session: Session, token_id: str) -> None:
 
     Repeating it changes nothing. ID is what 'token list' shows, never the token itself.
     """
-    entry = _ask(session, TokenEntry, "token.revoke", to_wire(RevokeRequest(id=token_id)))
+    entry = session.ask(TokenEntry, _SECURITY, "token.revoke", to_wire(RevokeRequest(id=token_id)))
     output.show(render_revoked(entry))
-
-
-def _ask(session: Session, record: type[R], method: str, body: Plain = None) -> R:
-    client = session.client()
-    try:
-        return from_wire(record, client.call(_SECURITY, method, body))
-    except RemoteProtocolError as exc:
-        raise CtlError(f"the node's answer is not understood: {exc}") from exc
-    finally:
-        client.close()
