@@ -120,6 +120,7 @@ class Gatherer:
             if source.socket in ready:
                 found += self._take(path, source, now_s)
             elif source.deadline_s <= now_s:
+                self._keys.forget()  # it may be another tree by now
                 self._reconnect(path, now_s, eager_until_s=source.eager_until_s)
         for decision in found:
             heapq.heappush(self._held, (decision.at_s, decision.supervisor, decision.seq, decision))

@@ -128,6 +128,7 @@ class Gate:
         def recorded(error: NovacronError | None) -> None:
             if error is not None:
                 self._log.error("call_not_recorded", method=message.name, reason=str(error))
+                concluded(UNAVAILABLE)  # it may have reached the disk after all
                 sentence = f"{message.name} was not carried out, as it can't be recorded: {error}"
                 refuse(UNAVAILABLE, sentence)
                 return
