@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import os
 import signal
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
@@ -16,7 +15,7 @@ import zmq
 from protocol import envelope
 from protocol.envelope import Envelope, Kind
 from protocol.errors import NovacronError, PeerUnavailableError, RemoteProtocolError
-from protocol.messages.control import CheckReport, EventReport, Hello
+from protocol.messages.control import CheckReport, EventReport
 from protocol.messages.health import Health, HealthState
 from protocol.messages.metrics import MetricBatch, MetricKind, MetricSample
 from protocol.records import Plain, to_wire
@@ -28,6 +27,7 @@ from supervisor.child.deadlines import Deadlines
 from supervisor.child.failure import report_failure
 from supervisor.child.peers import Peers
 from supervisor.child.service import CallHandler, Request, Service
+from supervisor.child.supervisor_link import SupervisorLink
 from supervisor.child.warm import Warmth
 from supervisor.guard.gate import Gate, Outcome, unaudited
 from supervisor.guard.guard import Guard, Verdict
@@ -146,7 +146,7 @@ class _Runtime:
         return 0
 
     async def _come_up(self) -> None:
-        self._say_hello()
+        self._supervisor.say_hello()
         await self._service.init(self)
         self._handlers = self._service.calls()
         self._waiting = {n for n, h in self._handlers.items() if inspect.iscoroutinefunction(h)}
@@ -191,7 +191,7 @@ class _Runtime:
 
     def _open(self) -> None:
         launch = self._launch
-        run = self._run = Path(launch.tree.run_dir)
+        run = Path(launch.tree.run_dir)
         keys = KeyPair(public=launch.public_key, secret=launch.secret_key)
         self._guard = Guard(
             run, launch.path, has_policy=launch.tree.has_policy, is_supervisor=False
@@ -211,51 +211,19 @@ class _Runtime:
             since_s=launch.identity_since_s,
             life_s=launch.tree.identity_s,
         )
-        self._supervisor = self._connect_supervisor()
-        self._supervisor_before: AsyncSocket | None = None
+        self._supervisor = SupervisorLink(
+            self._loop, self._context, launch, self._own_keys, self._take_order
+        )
         self._peers = Peers(self._loop, self._context, run, self._own_keys)
 
     def _close(self) -> None:
         self._peers.close()
         self._router.close()
-        # What was said last, such as the final metrics and health, may still be on its way.
-        self._supervisor.close(linger_ms=100)
-        if self._supervisor_before is not None:
-            self._supervisor_before.close(linger_ms=100)
+        self._supervisor.close()
         self._loop.remove_reader(zeromq.descriptor(self._zap.socket))
         self._zap.close()
         self._gate.close()
         self._context.term()
-
-    def _connect_supervisor(self) -> AsyncSocket:
-        self._keys = self._own_keys.current()
-        path = self._launch.supervisor_path
-        control = zeromq.client_socket(self._context, self._run, path, self._keys)
-        return AsyncSocket(self._loop, control, lambda: self._take_order(control))
-
-    def _renew_supervisor(self) -> None:
-        """Go on with other keys, on another connection."""
-        before = self._supervisor
-        try:
-            self._supervisor = self._connect_supervisor()
-        except PeerUnavailableError:  # it is about to end, and we with it
-            return
-        # An order may still be on its way to the connection before this one.
-        if self._supervisor_before is not None:
-            self._supervisor_before.close()
-        self._supervisor_before = before
-        self._say_hello()
-
-    def _say_hello(self) -> None:
-        hello = Hello(pid=os.getpid(), incarnation=self._launch.incarnation)
-        message = Envelope(Kind.CAST, 0, "hello", 0, "", to_wire(hello))
-        self._supervisor.send([envelope.encode(message)])
-
-    def _say(self, message: Envelope) -> bool:
-        """Send to the supervisor; False when the queue is full."""
-        if self._own_keys.current() is not self._keys:
-            self._renew_supervisor()
-        return self._supervisor.send([envelope.encode(message)])
 
     def _turn_gate_later(self, at_s: float) -> None:
         delay_s = max(0.0, at_s - time.monotonic())
@@ -265,7 +233,7 @@ class _Runtime:
         """Cast to the supervisor; a full queue drops, and the log says so."""
         correlation = logs.correlation_id.get()
         message = Envelope(Kind.CAST, 0, method, 0, correlation, to_wire(body))
-        if not self._say(message):
+        if not self._supervisor.say(message):
             self._log.warning("control_queue_full", method=method)
 
     def _send_metrics(self, *, again: bool = True) -> None:
@@ -284,16 +252,12 @@ class _Runtime:
 
     # -- what arrives ---------------------------------------------------------------------------
 
-    def _take_order(self, control: zeromq.Socket) -> bool:
-        payload = zeromq.take(control)
-        if payload is None:
-            return False
+    def _take_order(self, payload: bytes) -> None:
         order = envelope.decode(payload)
         if order.name == "stop":
             self._stop()
         elif order.name == "check" and order.kind is Kind.CALL:
             self._spawn(self._check(order))
-        return True
 
     async def _check(self, order: Envelope) -> None:
         try:
@@ -304,7 +268,7 @@ class _Runtime:
             health = Health(HealthState.UNHEALTHY, str(exc) or type(exc).__name__)
         report = to_wire(CheckReport(results={self.path: health}))
         reply = Envelope(Kind.REPLY, order.id, "", 0, order.correlation, report)
-        self._say(reply)
+        self._supervisor.say(reply)
 
     def _take_request(self) -> bool:
         arrived = zeromq.take_from(self._requests)
