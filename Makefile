@@ -3,7 +3,7 @@
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
 
-.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security clean
+.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data clean
 
 help:
 	@echo "make run     prepare this machine, then run a node in the foreground (Ctrl-C stops it)"
@@ -12,6 +12,7 @@ help:
 	@echo "make fmt     format the code"
 	@echo "make bench   print the figures, one JSON line each"
 	@echo "make bench-supervisor   the supervisor beside supervisord, circus, Erlang and s6"
+	@echo "make bench-data         the data level: queries, health table; the long soak is soak_data"
 	@echo "make bench-security     the security level: audit log, sealing, policy"
 	@echo "make clean   remove what was generated, but no node's state"
 
@@ -45,6 +46,9 @@ bench: setup
 
 bench-supervisor: setup
 	$(PYTHON) -m tests.bench.supervisor
+
+bench-data: setup
+	$(PYTHON) -m tests.bench --only data
 
 bench-security: setup
 	$(PYTHON) -m tests.bench.security

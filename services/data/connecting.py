@@ -67,11 +67,12 @@ class WatchedConnection(AsyncConnection[Row]):
         One system call. A free connection has nothing to read: a server that ends it says so or
         at least closes it, and both make the socket readable.
         """
-        if self.closed:
-            return False
         if self._poll is None:
+            if self.closed:
+                return False
             self._poll = select.poll()
             self._poll.register(self.fileno(), select.POLLIN)
+        # A descriptor that is closed by now counts as something, too.
         return not self._poll.poll(0)
 
     def sever(self) -> None:

@@ -54,7 +54,7 @@ class Database:
         *,
         application: str,
         timeout_s: float,
-        observe: Observe = ignore,
+        observe: Observe | None = None,
     ) -> None:
         self._settings = settings
         self._application = application
@@ -150,7 +150,7 @@ class Database:
         transactions = Transactions(
             session=self._session,
             wait_connected=self.wait_connected,
-            observe=self._observe,
+            observe=self._observe or ignore,
             budget=self._budget,
         )
         limit_s = self._timeout_s if timeout_s is None else timeout_s

@@ -16,6 +16,7 @@ MODULES = (
     "bench_call",
     "bench_idle",
     "bench_net_segments",
+    "bench_data",
     "bench_data_health",
 )
 # Has a main of its own and prints its figures itself.
