@@ -14,6 +14,9 @@ from services.data.refusal import one_line
 from services.data.single import SingleConnection
 from services.security.errors import KeysSchemaError
 
+# Shorter than the pause between two cancellations when a part is closed.
+CANCELLED_WAIT_S = 0.08
+
 Connect = Callable[[], Awaitable[Connection]]
 
 
@@ -27,8 +30,26 @@ class KeysDatabase:
 
     def __init__(self, connect: Connect, *, node_id: str) -> None:
         self.node_id = node_id
-        self.connect = connect
-        self._single = SingleConnection(connect)
+        self._connect = connect
+        self._single = SingleConnection(self.connect)
+
+    async def connect(self) -> Connection:
+        """A connection of the caller's own; one who is cancelled meanwhile leaves none behind.
+
+        Raises:
+            DatabaseUnavailableError: the server is gone.
+        """
+        task = asyncio.ensure_future(self._connect())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # It is nearly there, and is closed better than it is broken off.
+            await asyncio.wait({task}, timeout=CANCELLED_WAIT_S)
+            if not task.done():
+                task.cancel()
+            elif not task.cancelled() and task.exception() is None:
+                await task.result().close()
+            raise
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
