@@ -34,6 +34,7 @@ FUZZED_ALL = 10_000
 # What a process may grow by under attack: queues and caches that have a limit.
 GROWTH_BYTES_MAX = 24 << 20
 NOBODY = 65_534
+LAST = 1 << 50  # the id of no message that is drawn
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +114,23 @@ def fuzz(node: Node, run: Path, path: str, keys: KeyPair, count: int) -> None:
             if number % 50 == 0:
                 while opened.poll(0):
                     opened.recv()
-        for _ in range(20):  # whoever sends this is thrown out
-            with attack.dealer(run, path, keys) as other:
-                other.send(attack.OVERSIZED)
+        attack.call(opened, "status", number=LAST)
+        found = None
+        while found is None or found.id != LAST:  # all before it has been taken then
+            found = attack.answer(opened)
+            assert found is not None
+    assert found.name in ("supervisor.access_refused", "protocol.no_method")
+    for _ in range(20):  # whoever sends this is thrown out
+        with attack.dealer(run, path, keys) as other:
+            attack.call(other, "status")
+            assert attack.answer(other) is not None
+            other.send(attack.OVERSIZED)
+            assert attack.answer(other, 0.05) is None
 
     assert attack.resident_bytes(pid) - before < GROWTH_BYTES_MAX
     with attack.dealer(run, path, keys) as opened:
         attack.call(opened, "status")
-        found = attack.answer(opened)
-    assert found is not None
-    assert found.name in ("supervisor.access_refused", "protocol.no_method")
+        assert attack.answer(opened) is not None
     assert wait_until(lambda: logged(node, path, "message_refused"), "the log")
 
 
