@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,29 @@ def test_restore_below_a_running_node_needs_the_option_and_the_node_stays(
     assert node.component("data/database").restarts == 0
     code, out, _ = _db(node, "status")
     assert (code, "fsync on" in out, "data_checksums on" in out) == (0, True, True), out
+
+
+def test_data_directory_is_made_anew_from_a_backup(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    """As for another major version of PostgreSQL: back up, move it away, restore, start."""
+    node = make_node()
+    assert _db(node, "backup", str(tmp_path / "dump"))[0] == 0
+    old = node.state_dir / "postgres/old"
+    old.mkdir()
+    for name in ("data", "initialised"):
+        (old.parent / name).rename(old / name)
+
+    code, _, err = _db(node, "restore", str(tmp_path / "dump"))
+
+    assert code == 0, err
+    node.start()
+
+    def has_metrics() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node.ports[1]}/metrics", timeout=5) as page:
+            return b"novacron_database_statement_seconds_count{" in page.read()
+
+    wait_until(has_metrics, "statements in the metrics", 20.0)
 
 
 def test_newer_schema_ends_the_node_with_the_code_of_the_database(
