@@ -51,6 +51,7 @@ class DeadlineCalls:
             if owed == subject:
                 raise OperationUnknownError(f"{words}, so {what} was not tried")
         future = start_thread(work, f"operation: {what}"[:60])
+        future.add_done_callback(_retrieve)  # whoever waits may be cancelled
         if not await wait_done(future, timeout_s):
             words = f"libvirt has not answered to '{what}' within {timeout_s:g} s"
             self._late[future] = (subject, words)
@@ -68,11 +69,10 @@ class DeadlineCalls:
 
     def _answered(self, future: asyncio.Future[T]) -> None:
         del self._late[future]
-        _retrieve(future)
         if not self._late:
             self._changed()
 
 
 def _retrieve(future: asyncio.Future[T]) -> None:
     if not future.cancelled():
-        future.exception()  # nobody waits for it any more
+        future.exception()  # an error that nobody waits for is not asyncio's to report

@@ -194,11 +194,13 @@ class Desk:
         task = self._tasks.pop(number)
         if self._last_of.get(key) == number:
             del self._last_of[key]
-        record = self._records[number]
-        if not record.state.is_final:  # it was cancelled before its first step
-            self._end(number, OperationState.CANCELLED, note="cancelled")
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # our own mistake: the service ends, and says so first
+            text = f"internal error: {error!r:.200}"
+            self._end(number, OperationState.FAILED, error_code="novacron.error", error=text)
             self._context.fail(error)
+        elif not self._records[number].state.is_final:  # cancelled before its first step
+            self._end(number, OperationState.CANCELLED, note="cancelled")
 
     def _forget(self) -> None:
         over = [number for number, record in self._records.items() if record.state.is_final]

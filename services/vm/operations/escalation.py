@@ -129,6 +129,8 @@ def step(state: Escalation, event: Event, now_s: float) -> tuple[Escalation, tup
     """
     if state.step in (Step.STOPPED, Step.FAILED):
         return state, ()
+    if state.step is Step.IDLE and not isinstance(event, Begin | Stopped):
+        return state, ()
     match event:
         case Stopped():
             return _stopped(state)
@@ -152,8 +154,6 @@ def _stopped(state: Escalation) -> tuple[Escalation, tuple[Action, ...]]:
 
 
 def _tick(state: Escalation, now_s: float) -> tuple[Escalation, tuple[Action, ...]]:
-    if state.step is Step.IDLE:
-        return state, ()
     if now_s >= state.late_s:
         waited = f"{_WORDS[state.step]} and it did not stop within {_span_s(state):g} s"
         return _enter_next(replace(state, story=(*state.story, waited)), now_s)

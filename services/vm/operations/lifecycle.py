@@ -151,8 +151,12 @@ class Lifecycle:
         if not guest.state.is_active and guest.has_saved and not request.file:
             return Outcome(note=f"{guest.name} is saved already", changed=False)
         self._must_be_active(guest)
-        if request.file and await asyncio.to_thread(os.path.exists, request.file):
-            raise OperationRefusedError(f"{request.file} is there already; nothing is overwritten")
+        if request.file:
+            is_there = await asyncio.to_thread(os.path.lexists, request.file)
+            if is_there:
+                raise OperationRefusedError(
+                    f"{request.file} is there already; nothing is overwritten"
+                )
         progress.step("writing its memory")
         watch = asyncio.create_task(self._watch_job(guest, progress))
         try:

@@ -8,20 +8,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from protocol.records import Plain, from_wire
+from protocol.records import from_wire
 from services.vm.errors import LibvirtRefusedError
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.desk import Desk, Progress
 from services.vm.operations.driver import Driver, Guest
+from services.vm.operations.images import Images
 from services.vm.operations.lifecycle import Lifecycle
 from services.vm.operations.model import (
     AutostartRequest,
     DomainRequest,
+    ImageCopyRequest,
+    ImageCreateRequest,
+    ImageRecord,
+    ImageRequest,
     OperationQuery,
     OperationRecord,
     Outcome,
+    Picture,
     RestoreRequest,
     SaveRequest,
+    SeedRequest,
     StartRequest,
     StopRequest,
 )
@@ -29,6 +36,9 @@ from services.vm.operations.places import confine
 from supervisor.child.service import Request, ServiceContext
 
 D = TypeVar("D", bound=DomainRequest)
+
+
+B = TypeVar("B", ImageCreateRequest, ImageCopyRequest, SeedRequest)
 
 
 class Methods:
@@ -49,6 +59,7 @@ class Methods:
         self._driver = Driver(libvirt_uri)
         self._deadlines = DeadlineCalls(changed)
         self._image_dirs = image_dirs
+        self._images = Images(image_dirs)
         self._life = Lifecycle(self._driver, self._deadlines, short_s=call_timeout_s)
 
     @property
@@ -112,8 +123,8 @@ class Methods:
 
         return await self._on_guest(request, from_wire(AutostartRequest, request.body), work)
 
-    async def vm_screenshot(self, request: Request) -> dict[str, Plain]:
-        """Body: DomainRequest. Reply: ``{"mime": "image/png", "data": bytes}``.
+    async def vm_screenshot(self, request: Request) -> Picture:
+        """Body: DomainRequest. Reply: Picture.
 
         Raises:
             OperationRefusedError: the guest does not run, or the picture fits into no message.
@@ -122,7 +133,40 @@ class Methods:
 
         body = from_wire(DomainRequest, request.body)
         mime, data = await self._life.screenshot(await self._life.look(body.domain))
-        return {"mime": "image/png", "data": await asyncio.to_thread(as_png, mime, data)}
+        return Picture(data=await asyncio.to_thread(as_png, mime, data))
+
+    async def image_info(self, request: Request) -> ImageRecord:
+        """Body: ImageRequest."""
+        return await self._images.info(from_wire(ImageRequest, request.body).path)
+
+    async def image_create(self, request: Request) -> OperationRecord:
+        """Body: ImageCreateRequest."""
+        body = from_wire(ImageCreateRequest, request.body)
+        return await self._on_image(request, body, body.path, self._images.create)
+
+    async def image_copy(self, request: Request) -> OperationRecord:
+        """Body: ImageCopyRequest."""
+        body = from_wire(ImageCopyRequest, request.body)
+        return await self._on_image(request, body, body.target, self._images.copy)
+
+    async def image_seed(self, request: Request) -> OperationRecord:
+        """Body: SeedRequest."""
+        body = from_wire(SeedRequest, request.body)
+        return await self._on_image(request, body, body.path, self._images.seed)
+
+    async def _on_image(
+        self,
+        request: Request,
+        body: B,
+        path: str,
+        work: Callable[[B, Progress], Awaitable[Outcome]],
+    ) -> OperationRecord:
+        place = await self._confine(path)
+
+        async def bound(progress: Progress) -> Outcome:
+            return await work(body, progress)
+
+        return await self._begin(request, bound, key=place, subject=place, wait_s=body.wait_s)
 
     async def _plain(
         self, request: Request, work: Callable[[Guest, Progress], Awaitable[Outcome]]

@@ -181,6 +181,13 @@ class AutostartRequest(DomainRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Reply to ``vm.screenshot``: a file, PNG."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeRequest(DomainRequest):
     """Change what a guest has; None = as it is.
 

@@ -29,6 +29,10 @@ METHODS = (
     "vm.restore",
     "vm.autostart",
     "vm.screenshot",
+    "image.info",
+    "image.create",
+    "image.copy",
+    "image.seed",
 )
 
 

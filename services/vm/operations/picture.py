@@ -5,6 +5,7 @@ Source: Netpbm's PPM (P6) and the PNG specification (RFC 2083), sections 3, 4 an
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -14,6 +15,8 @@ from services.vm.operations.errors import OperationFailedError, OperationRefused
 PNG_BYTES_MAX = 1_000_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = 3
+# One white-space byte ends the head; what follows may look like more of it.
+_PPM_HEAD = re.compile(rb"P6\s+(\d{1,6})\s+(\d{1,6})\s+(\d{1,5})\s")
 
 
 def as_png(mime: str, data: bytes) -> bytes:
@@ -41,15 +44,13 @@ def as_png(mime: str, data: bytes) -> bytes:
 
 
 def _from_ppm(data: bytes) -> bytes:
-    try:
-        _, width_text, height_text, depth, pixels = data.split(maxsplit=4)
-        width, height = int(width_text), int(height_text)
-    except ValueError as exc:
-        raise OperationFailedError("the hypervisor's picture has no head") from exc
-    # One white-space byte ends the head; splitting took more where the first pixels look like it.
-    pixels = data[len(data) - width * height * _CHANNELS :] if width and height else pixels
+    match = _PPM_HEAD.match(data)
+    if match is None:
+        raise OperationFailedError("the hypervisor's picture has no head")
+    width, height, depth = (int(number) for number in match.groups())
+    pixels = data[match.end() :]
     row_bytes = width * _CHANNELS
-    if depth != b"255" or len(pixels) != row_bytes * height or not pixels:
+    if depth != 255 or len(pixels) != row_bytes * height or not pixels:
         raise OperationFailedError("the hypervisor's picture is not whole")
     rows = b"".join(
         b"\0" + pixels[start : start + row_bytes] for start in range(0, len(pixels), row_bytes)

@@ -1,0 +1,32 @@
+"""The commands that give orders to guests: name to module and attribute, imported when named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+import click
+
+_LIFE = "services.ctl.commands.vm_life"
+ORDERS: Mapping[str, tuple[str, str]] = {
+    "start": (_LIFE, "start"),
+    "stop": (_LIFE, "stop"),
+    "reboot": (_LIFE, "reboot"),
+    "pause": (_LIFE, "pause"),
+    "resume": (_LIFE, "resume"),
+    "save": (_LIFE, "save"),
+    "restore": (_LIFE, "restore"),
+    "autostart": (_LIFE, "autostart"),
+    "screenshot": (_LIFE, "screenshot"),
+    "operations": (_LIFE, "operations"),
+    "cancel": (_LIFE, "cancel"),
+}
+
+
+def find_order(name: str) -> click.Command | None:
+    """The command of that name, for a group's ``get_command``; None where there is none."""
+    place = ORDERS.get(name)
+    if place is None:
+        return None
+    found: click.Command = getattr(importlib.import_module(place[0]), place[1])
+    return found
