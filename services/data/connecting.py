@@ -111,7 +111,11 @@ async def connect(
     try:
         async with asyncio.timeout(settings.connect_timeout_s):
             connection = await WatchedConnection.connect(**given)
-            await limit_times(connection, settings)
+            try:
+                await limit_times(connection, settings)
+            except BaseException:
+                await connection.close()  # nobody else knows of it
+                raise
             return connection
     except TimeoutError as exc:
         raise DatabaseUnavailableError(

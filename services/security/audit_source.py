@@ -5,6 +5,7 @@
     component:exited                          the same             novacron   the component
     operator:*                                the same             caller     fields.id
     init:*, node:*                            the same             novacron   the component
+    key:*, of the security process            the same             caller     the key
 
 ``starting`` is no audit event: it says that something is under way, and the state that follows
 says how it ended.
@@ -23,7 +24,8 @@ from services.security.errors import AuditRefusedError
 from services.security.model import Outcome
 
 # Nouns of actions that only this process records, from what it sees itself.
-RESERVED_NOUNS = frozenset({"component", "init", "node", "operator", "audit"})
+RESERVED_NOUNS = frozenset({"component", "init", "node", "operator", "audit", "key"})
+_SECURITY = "security"
 _STATE_OUTCOMES = {
     "healthy": Outcome.SUCCESS,
     "stopped": Outcome.SUCCESS,
@@ -54,6 +56,15 @@ def event_of(boot_id: str, record: JournalRecord) -> AuditEvent | None:
             _stated_outcome(fields),
             actor=str(fields.get("caller", OPERATOR)),
             subject=str(fields.get("id", record.component)),
+        )
+    if noun == "key" and record.component == _SECURITY:
+        return _event(
+            boot_id,
+            record,
+            record.name,
+            _success_if(verb != "failed"),
+            actor=str(fields.get("caller") or record.component),
+            subject=str(fields.get("key_id") or fields.get("master_id") or record.component),
         )
     if noun in ("init", "node"):
         return _event(boot_id, record, record.name, _success_if(verb != "failed"))

@@ -16,6 +16,7 @@ from protocol.records import Plain
 from services.data.postgres import connect
 from services.security import cipher as sealing
 from services.security.audit_file import AUDIT_FILE_NAME
+from services.security.audit_statements import CHECKPOINT_FILE_NAME
 from services.security.errors import CipherSelfTestError, KeyExhaustedError, KeyStorageError
 from services.security.keyring import Keyring, load_keyring
 from services.security.keys.calls import KeyCalls, SealedCalls
@@ -142,7 +143,7 @@ class EncryptionPart(Part):
             mirror=found.keyset,
             has_values=found.has_values,
             outside=outside_source(settings.encryption.master_key, settings.secrets),
-            used_marks=(AUDIT_FILE_NAME,),
+            used_marks=(AUDIT_FILE_NAME, CHECKPOINT_FILE_NAME),
         )
 
     def _assemble(self, mirror: Mirror) -> None:

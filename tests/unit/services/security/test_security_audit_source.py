@@ -38,6 +38,11 @@ LIFECYCLE = [
     (record("init:complete", ROOT), "init:complete", ROOT, ROOT, "success"),
     (record("init:failed", ROOT), "init:failed", ROOT, ROOT, "failure"),
     (record("node:stopping", ROOT), "node:stopping", ROOT, ROOT, "success"),
+    (
+        record("key:rotated", "security", caller="operator/eve", key_id="k"),
+        "key:rotated", "operator/eve", "k", "success",
+    ),
+    (record("key:failed", "security"), "key:failed", "security", "security", "failure"),
 ]  # fmt: skip
 
 
