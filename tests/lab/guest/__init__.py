@@ -1,0 +1,1 @@
+"""Guests that show what they lose: ticks, packets, writes, pages."""
