@@ -381,7 +381,7 @@ class _Runtime:
             return
         reply = Envelope(kind, message.id, name, 0, message.correlation, body)
         if not self._router.send([identity, envelope.encode(reply)]):
-            self._log.warning("reply_dropped", method=message.name)
+            self._gate.note_dropped(message.name)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)

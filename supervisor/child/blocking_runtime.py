@@ -223,7 +223,7 @@ class _BlockingRuntime:
             return
         reply = Envelope(kind, message.id, name, 0, message.correlation, body)
         if not zeromq.send(self._router, [address, envelope.encode(reply)]):
-            self._log.warning("reply_dropped", method=message.name)
+            self._gate.note_dropped(message.name)
 
     def _answer(self, message: Envelope, caller: str) -> tuple[Kind, str, Plain]:
         handler = self._handlers.get(message.name)

@@ -105,6 +105,12 @@ class Gate:
             unsaid, self._unsaid = self._unsaid, 0
             self._log.warning("message_refused", caller=caller, reason=reason, unsaid=unsaid)
 
+    def note_dropped(self, method: str) -> None:
+        """Perhaps log that a reply was dropped, since its caller does not listen."""
+        if self._may_say():
+            unsaid, self._unsaid = self._unsaid, 0
+            self._log.warning("reply_dropped", method=method, unsaid=unsaid)
+
     def record(
         self,
         verdict: Verdict,
