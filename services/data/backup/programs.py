@@ -8,6 +8,7 @@ a disk.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -83,19 +84,33 @@ def running(
             stack.callback(os.close, secret)
             environment["PGPASSFILE"] = f"/proc/self/fd/{secret}"
             descriptors = (secret,)
-        process = subprocess.Popen(
-            [str(_find(name, server_major)), *arguments],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            pass_fds=descriptors,
-            bufsize=0,
-            # Ctrl-C is ours: we end it when we have understood.
-            start_new_session=True,
-        )
-        stack.callback(_end, process)
+        with _uninterrupted():
+            process = subprocess.Popen(
+                [str(_find(name, server_major)), *arguments],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                pass_fds=descriptors,
+                bufsize=0,
+                # Ctrl-C is ours: we end it when we have understood.
+                start_new_session=True,
+            )
+            stack.callback(_end, process)
         yield Program(name, process, said)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the program is known, or nobody would end it.
+
+    The program goes on without these signals; it is ended by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
