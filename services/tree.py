@@ -319,7 +319,12 @@ class _Builder:
         return ChildSpec(
             id="vm",
             start="services.vm.service:VmService",
-            settings={"libvirt_uri": self._config.vm.libvirt_uri},
+            settings={
+                "libvirt_uri": self._config.vm.libvirt_uri,
+                "node_id": self._config.platform.node_id,
+                "state_dir": str(self._place.state_dir),
+                "postgres": self._postgres_settings(),
+            },
             level="vm",
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,

@@ -123,7 +123,7 @@ class LibvirtSession:
         records = []
         for domain in domains:
             with contextlib.suppress(DomainNotFoundError):  # gone since it was listed
-                records.append(_read_or_unknown(domain))
+                records.append(read_record(domain))
         return tuple(sorted(records, key=lambda record: record.name))
 
     def read_domain(self, uuid: str) -> DomainRecord:
@@ -135,7 +135,7 @@ class LibvirtSession:
         """
         with translated(f"look up domain {uuid}"):
             domain = self._connection.lookupByUUIDString(uuid)
-        return _read_or_unknown(domain)
+        return read_record(domain)
 
     def close(self) -> None:
         """Take the callbacks off and close; an already broken connection is no error."""
@@ -203,7 +203,7 @@ def _read(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
         )
 
 
-def _read_or_unknown(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
+def read_record(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
     """One domain that libvirt can't read must not hide the others."""
     try:
         return _read(domain)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from protocol.records import Plain
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmSettings:
@@ -17,6 +19,9 @@ class VmSettings:
         call_timeout_s: the same for a single request.
         keepalive_interval_s, keepalive_count: a silent libvirt counts as lost after
             interval x (count + 1) seconds.
+        node_id: of this node; its documents are kept by it.
+        state_dir: below it the last known documents are kept.
+        postgres: wire form of PostgresSettings; None for no documents.
         retry_initial_s, retry_max_s: pauses between attempts to connect, doubling. libvirtd comes
             back within two seconds of a crash, and an attempt costs under a millisecond.
         image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
@@ -32,6 +37,9 @@ class VmSettings:
     keepalive_count: int = 3
     retry_initial_s: float = 0.2
     retry_max_s: float = 5.0
+    node_id: str = ""
+    state_dir: str = ""
+    postgres: Plain = None
     image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
 
     def __post_init__(self) -> None:
@@ -45,6 +53,8 @@ class VmSettings:
             raise ValueError("keepalive_interval_s and keepalive_count must be at least 1")
         if not 0 < self.retry_initial_s <= self.retry_max_s:
             raise ValueError("retry_initial_s must be more than 0 and at most retry_max_s")
+        if self.postgres is not None and not (self.node_id and self.state_dir.startswith("/")):
+            raise ValueError("postgres needs node_id, and state_dir as an absolute path")
 
 
 class DomainState(enum.Enum):

@@ -23,6 +23,7 @@ from protocol.records import Plain, from_wire, to_wire
 from services.vm import connection as machine
 from services.vm.connection import Connection, Phase
 from services.vm.deadline import start_thread, wait_done
+from services.vm.documents.part import make_documents
 from services.vm.domains import apply_event, changes_between
 from services.vm.errors import (
     DomainNotFoundError,
@@ -89,6 +90,7 @@ class VmService(Service):
             image_dirs=self._settings.image_dirs,
             changed=self._publish_health,
         )
+        self._documents = make_documents(context, self._settings, self._publish_health)
         self._inbox.put(machine.RetryDue())
         self._spawn(self._run(), "vm-events")
         await self._settled.wait()  # bounded by connect_timeout_s: OpenSlow settles it too
@@ -99,6 +101,7 @@ class VmService(Service):
             "vm.list": self._call_list,
             "vm.status": self._call_status,
             **self._operations.calls(),
+            **({} if self._documents is None else self._documents.calls()),
         }
 
     async def check(self) -> Health:
@@ -114,6 +117,8 @@ class VmService(Service):
         """Close the connection; guests are libvirt's and go on."""
         self._is_stopping = True
         await self._operations.close()
+        if self._documents is not None:
+            await self._documents.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -308,7 +313,8 @@ class VmService(Service):
             self._context.set_health(self._with_operations(self._health))
 
     def _with_operations(self, health: Health) -> Health:
-        reason = self._operations.reason
+        parts = (self._operations, self._documents)
+        reason = next((part.reason for part in parts if part and part.reason), "")
         if reason and health.state is HealthState.HEALTHY:
             return Health(HealthState.DEGRADED, reason)
         return health

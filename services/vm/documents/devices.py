@@ -246,6 +246,11 @@ class Disk:
             )
         check_range("boot", self.boot, 0, BOOT_ORDER_MAX)
 
+    @property
+    def is_cdrom(self) -> bool:
+        """It is a CD drive, which never writes."""
+        return self.device is DiskDevice.CDROM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
@@ -305,6 +310,8 @@ class CloudInit:
     def __post_init__(self) -> None:
         for name in ("user_data", "meta_data", "network_config"):
             size = len(getattr(self, name).encode())
+            if "\0" in getattr(self, name):
+                raise ValueError(f"{name} holds a zero byte; expected text")
             if size > TEXT_BYTES_MAX:
                 raise ValueError(f"{name} has {size} bytes; at most {TEXT_BYTES_MAX} are allowed")
         if not (self.user_data or self.meta_data or self.network_config):

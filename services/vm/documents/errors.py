@@ -78,3 +78,9 @@ class DomainRunningError(NovacronError):
     """The machine runs, and what was asked for needs it stopped."""
 
     code = "vm.domain_running"
+
+
+class PlanRefusedError(NovacronError):
+    """The plan for what was given is refused; nothing was kept or changed. The message says why."""
+
+    code = "vm.plan_refused"

@@ -155,7 +155,8 @@ class VmDocument:
             raise ValueError(f"machine is {self.machine!r:.60}; expected q35, pc or a version")
         if self.firmware.secure_boot and "q35" not in self.machine:
             raise ValueError("firmware: secure_boot needs the machine q35")
-        check_count("disks", self.disks, DISKS_MAX)
+        # The image that cloud-init reads is a disk too.
+        check_count("disks", self.disks, DISKS_MAX - (self.cloud_init is not None))
         for index, disk in enumerate(self.disks):
             if disk.bus is DiskBus.IDE and "q35" in self.machine:
                 raise ValueError(f"disks[{index}]: bus is ide; expected sata with the machine q35")

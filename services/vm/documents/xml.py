@@ -7,7 +7,7 @@ the epoch of its owner; what is not marked was made by somebody else.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 
 from services.vm.documents.devices import (
@@ -127,6 +127,15 @@ def read_mark(domain: ET.Element) -> Mark | None:
     return Mark(fingerprint=found.get("document", ""), epoch=int(epoch))
 
 
+def with_seed(document: VmDocument, seed: str) -> VmDocument:
+    """The document with the image that cloud-init reads as its last disk; as it is without one."""
+    if not seed:
+        return document
+    bus = DiskBus.SATA if "q35" in document.machine else DiskBus.IDE
+    image = Disk(path=seed, device=DiskDevice.CDROM, format=DiskFormat.RAW, bus=bus)
+    return replace(document, cloud_init=None, disks=(*document.disks, image))
+
+
 def target_names(disks: tuple[Disk, ...]) -> tuple[str, ...]:
     """The names of the disks on their buses: as vda, vdb, sda."""
     counts: dict[str, int] = {}
@@ -208,13 +217,7 @@ def _model(domain: ET.Element, cpus: Cpus) -> None:
 
 
 def _disks(devices: ET.Element, document: VmDocument, seed: str) -> None:
-    disks = document.disks
-    if seed:
-        bus = DiskBus.SATA if "q35" in document.machine else DiskBus.IDE
-        image = Disk(
-            path=seed, device=DiskDevice.CDROM, format=DiskFormat.RAW, bus=bus, read_only=True
-        )
-        disks = (*disks, image)
+    disks = with_seed(document, seed).disks
     for disk, target in zip(disks, target_names(disks), strict=True):
         _disk(devices, disk, target)
     if any(disk.bus is DiskBus.SCSI for disk in disks):

@@ -1,0 +1,169 @@
+"""Carries a plan's steps out, one after the other, each in a thread and within its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from protocol.errors import NovacronError
+from services.vm.deadline import start_thread
+from services.vm.documents.definitions import STOP_TIMEOUT_S, Definitions, Target
+from services.vm.documents.errors import DocumentError
+from services.vm.documents.model import VmDocument
+from services.vm.documents.plan import Observed, Step, StepKind
+from services.vm.documents.records import Outcome, StepResult, StoredDocument
+from services.vm.documents.seeds import check_seed, seed_path
+from services.vm.operations.calls import DeadlineCalls
+from services.vm.operations.driver import Driver
+from services.vm.operations.errors import OperationUnknownError, PlaceRefusedError
+from services.vm.operations.places import confine
+from supervisor.child.service import ServiceContext
+
+# libvirt starts QEMU, and probes it first where it is new to it: 48 s were seen on a busy machine.
+START_TIMEOUT_S = 120.0
+# Reading a few hundred definitions while libvirt starts guests.
+OBSERVE_TIMEOUT_S = 20.0
+_CLOSE_TIMEOUT_S = 1.0
+
+
+class Applier:
+    """Reads domains and takes steps.
+
+    Args:
+        context: for events and the log.
+        libvirt_uri: where libvirt is.
+        call_timeout_s: for steps that libvirt answers at once.
+        image_dirs: the directories that guests' disks may be in.
+        changed: called when ``reason`` may be another.
+    """
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        *,
+        libvirt_uri: str,
+        call_timeout_s: float,
+        image_dirs: tuple[str, ...],
+        changed: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._definitions = Definitions(Driver(libvirt_uri))
+        self._calls = DeadlineCalls(changed)
+        self._image_dirs = image_dirs
+        start = START_TIMEOUT_S + call_timeout_s
+        self._timeouts_s = {
+            StepKind.START: start,
+            StepKind.STOP: STOP_TIMEOUT_S + call_timeout_s,
+            StepKind.RESTART: STOP_TIMEOUT_S + start,
+            # The first definition on a host has libvirt probe its QEMU.
+            StepKind.DEFINE: start,
+        }
+        self._call_timeout_s = call_timeout_s
+
+    @property
+    def reason(self) -> str:
+        """Why the component is degraded; "" when all answers came."""
+        return self._calls.reason
+
+    def seed(self, document: VmDocument) -> str:
+        """Where the image for its cloud-init is; "" for none."""
+        return seed_path(document, Path(self._image_dirs[-1]))
+
+    async def observe(self) -> dict[str, Observed]:
+        """All domains, by name.
+
+        Raises:
+            OperationUnknownError: no answer in time.
+            LibvirtUnavailableError, LibvirtLostError, LibvirtRefusedError: as for every request.
+        """
+        return await self._calls.run(
+            self._definitions.observe,
+            subject="definitions",
+            what="read all definitions",
+            timeout_s=OBSERVE_TIMEOUT_S,
+        )
+
+    def check(self, documents: Iterable[VmDocument], observed: Mapping[str, Observed]) -> None:
+        """Refuse what cloud-init would not take, and disks outside the directories for files.
+
+        The hypervisor may read and write more than the person who asks. What a domain has already
+        may stay.
+
+        Raises:
+            DocumentError: a text is of no use, or a disk is elsewhere.
+        """
+        for document in documents:
+            check_seed(document)
+            domain = observed.get(document.name)
+            adopted = None if domain is None else domain.adopted
+            had = () if adopted is None else adopted.document.disks
+            known = {disk.path for disk in had}
+            for index, disk in enumerate(document.disks):
+                if not disk.path or disk.path in known:
+                    continue
+                try:
+                    confine(disk.path, self._image_dirs)
+                except PlaceRefusedError as exc:
+                    where = f"{document.name}: disks[{index}].path"
+                    raise DocumentError(f"{where}: {exc.message}") from exc
+
+    async def take(
+        self, steps: Sequence[Step], documents: Iterable[StoredDocument]
+    ) -> tuple[StepResult, ...]:
+        """Take the steps in order; what fails keeps later steps of its machine from being taken."""
+        targets = {
+            item.document.name: Target(
+                document=item.document, epoch=item.epoch, seed=self.seed(item.document)
+            )
+            for item in documents
+        }
+        results: list[StepResult] = []
+        failed: set[str] = set()
+        for step in steps:
+            if step.name in failed:
+                message = "a step before it was not done"
+                results.append(StepResult(step=step, outcome=Outcome.SKIPPED, message=message))
+                continue
+            result = await self._take(step, targets.get(step.name, Target(document=None)))
+            results.append(result)
+            if result.outcome is not Outcome.DONE:
+                failed.add(step.name)
+            self._tell(result)
+        return tuple(results)
+
+    async def close(self) -> None:
+        """Close the connection, waiting no longer than a second."""
+        future = start_thread(self._definitions.close, "definitions-close")
+        await asyncio.wait((future,), timeout=_CLOSE_TIMEOUT_S)
+
+    async def _take(self, step: Step, target: Target) -> StepResult:
+        began_s = time.monotonic()
+        outcome, message, code = Outcome.DONE, "", ""
+        try:
+            message = await self._calls.run(
+                partial(self._definitions.take, step, target),
+                subject=step.name,
+                what=f"{step.kind.value} {step.name}",
+                timeout_s=self._timeouts_s.get(step.kind, self._call_timeout_s),
+            )
+        except OperationUnknownError as exc:
+            outcome, message, code = Outcome.UNKNOWN, exc.message, exc.code
+        except NovacronError as exc:
+            outcome, message, code = Outcome.FAILED, exc.message, exc.code
+        took_s = time.monotonic() - began_s
+        return StepResult(step=step, outcome=outcome, message=message, code=code, took_s=took_s)
+
+    def _tell(self, result: StepResult) -> None:
+        fields = {
+            "vm": result.step.name,
+            "step": result.step.kind.value,
+            "outcome": result.outcome.value,
+            "reason": result.message or result.step.reason,
+        }
+        self._context.emit("vm:step", **fields)
+        log = self._context.log
+        tell = log.info if result.outcome is Outcome.DONE else log.warning
+        tell("vm_step", took_s=result.took_s, **fields)

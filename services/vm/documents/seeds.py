@@ -1,0 +1,79 @@
+"""The images that cloud-init in the guests reads: where they are, and writing them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from services.vm.documents.errors import DocumentError
+from services.vm.documents.model import VmDocument
+from services.vm.operations.seed import iso_image, seed_files
+
+_DIRECTORY = "seeds"
+_DIGEST_LETTERS = 12
+
+
+def seed_path(document: VmDocument, directory: Path) -> str:
+    """Where the document's image is; "" for a document without cloud-init.
+
+    The name follows from what is in it, so that a changed text is another image, which the guest
+    gets with its next start.
+    """
+    if document.cloud_init is None:
+        return ""
+    digest = hashlib.sha256()
+    for text in _texts(document):
+        digest.update(len(text).to_bytes(8, "big") + text.encode())
+    name = f"{document.name}-{digest.hexdigest()[:_DIGEST_LETTERS]}.iso"
+    return str(directory / _DIRECTORY / name)
+
+
+def check_seed(document: VmDocument) -> None:
+    """Refuse texts that cloud-init would not take.
+
+    Raises:
+        DocumentError: it is such a document; one without cloud-init never is.
+    """
+    if document.cloud_init is None:
+        return
+    try:
+        seed_files(*_texts(document))
+    except ValueError as exc:
+        raise DocumentError(f"{document.name}: cloud_init: {exc}") from exc
+
+
+def write_seed(document: VmDocument, path: str) -> None:
+    """Write the image unless it is there; blocks.
+
+    Raises:
+        DocumentError: it can't be made, or can't be written there.
+    """
+    file = Path(path)
+    if file.exists():
+        return
+    temporary = file.with_suffix(".new")
+    try:
+        # QEMU's own account goes through the directory; libvirt gives it the file.
+        file.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        image = iso_image(seed_files(*_texts(document)))
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(image)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(file)
+    except OSError as exc:
+        raise DocumentError(f"{document.name}: can't write {file}: {exc.strerror}") from exc
+
+
+def _texts(document: VmDocument) -> tuple[str, str, str]:
+    """User data, metadata and network configuration, with what cloud-init must have."""
+    given = document.cloud_init
+    assert given is not None
+    identity = f"instance-id: {document.domain_uuid}\nlocal-hostname: {document.name}\n"
+    return (
+        given.user_data or "#cloud-config\n{}\n",
+        given.meta_data or identity,
+        given.network_config,
+    )
