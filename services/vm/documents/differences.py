@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from services.vm.documents.adopt import Adopted
-from services.vm.documents.devices import Accelerator, Cpus, Memory
+from services.vm.documents.devices import Accelerator, Cpus, Disk, DiskBus, Memory
 from services.vm.documents.model import Placement, Power, VmDocument
 from services.vm.documents.xml import DEFAULT_MODEL, with_seed
 
@@ -46,7 +46,8 @@ def differences(adopted: Adopted, wanted: VmDocument, seed: str = "") -> tuple[D
     """What a redefinition would change, by the document's order."""
     found = in_xml(adopted.document)
     target = _as_libvirt_keeps(found, in_xml(with_seed(wanted, seed)))
-    return tuple(_compare(found, target, ""))
+    others = (replace(found, disks=()), replace(target, disks=()))
+    return (*_compare(*others, ""), *_compare_disks(found.disks, target.disks))
 
 
 def _as_libvirt_keeps(found: VmDocument, wanted: VmDocument) -> VmDocument:
@@ -106,6 +107,34 @@ def _compare(found: object, wanted: object, path: str) -> Iterator[Difference]:
             yield from _compare(one, other, f"{path}[{index}]")
     else:
         yield Difference(path=path, found=_text(found), wanted=_text(wanted))
+
+
+def _compare_disks(found: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> Iterator[Difference]:
+    """By source: libvirt keeps disks in the order of their buses, not in that of the document."""
+    ours, theirs = _by_source(found), _by_source(wanted)
+    for source in [*theirs, *(source for source in ours if source not in theirs)]:
+        one, other = ours.get(source), theirs.get(source)
+        if one is None or other is None:
+            there, not_there = ("none", "there") if one is None else ("there", "none")
+            yield Difference(path=f"disks[{source}]", found=there, wanted=not_there)
+        else:
+            yield from _compare(one, other, f"disks[{source}]")
+    # The place on its bus is the guest's name for a disk.
+    for bus in DiskBus:
+        order = [[key for key, disk in side.items() if disk.bus is bus] for side in (ours, theirs)]
+        if order[0] != order[1] and sorted(order[0]) == sorted(order[1]):
+            words = [", ".join(keys)[:_TEXT_MAX] for keys in order]
+            yield Difference(path=f"disks on {bus.value}", found=words[0], wanted=words[1])
+
+
+def _by_source(disks: tuple[Disk, ...]) -> dict[str, Disk]:
+    found: dict[str, Disk] = {}
+    for disk in disks:
+        source = disk.path or (f"{disk.pool}/{disk.volume}" if disk.pool else "empty")
+        while source in found:  # of empty drives there may be several
+            source += "+"
+        found[source] = disk
+    return found
 
 
 def _text(value: object) -> str:
