@@ -129,3 +129,143 @@ def test_a_libvirtd_killed_in_the_middle_leaves_an_unknown_operation(
             assert again.state is OperationState.DONE
 
     asyncio.run(scenario())
+
+
+def test_a_running_guest_is_resized_and_gets_devices(
+    libvirtd: PrivateLibvirtd, guest: Any, disk: Path, tmp_path: Path
+) -> None:
+    """Within its maximum; a disk grows and never shrinks; what does not let go is said."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            grown = await order(
+                node, "vm.resize", domain="web1", memory_bytes=56 << 20, disk="vda",
+                disk_bytes=32 << 20,
+            )  # fmt: skip
+            assert grown.note == "web1 has 56 MiB of memory, 32 MiB on vda"
+            too_much = await order(node, "vm.resize", domain="web1", memory_bytes=1 << 40)
+            assert "can have from 16 to 64 MiB" in too_much.error
+            smaller = await order(node, "vm.resize", domain="web1", disk="vda", disk_bytes=16 << 20)
+            assert "never shrinks" in smaller.error
+
+            more = str(tmp_path / "more.raw")
+            await order(node, "image.create", path=more, size_bytes=1 << 20, format="raw")
+            attached = await order(node, "vm.disk.attach", domain="web1", file=more)
+            assert attached.result == {"target": "vdb"}, attached
+            twice = await order(node, "vm.disk.attach", domain="web1", file=more)
+            assert twice.error_code == "vm.operation_refused"
+            running_one = await order(
+                node, "image.copy", source=str(disk), target=str(tmp_path / "c.raw")
+            )
+            assert running_one.error_code == "vm.image_in_use", running_one
+
+            kept = await order(node, "vm.detach", domain="web1", device="vdb", within_s=0.5)
+            assert "has not within 0.5 s" in kept.error
+            await order(node, "vm.stop", domain="web1", agent_s=0, acpi_s=0)
+            gone = await order(node, "vm.detach", domain="web1", device="vdb")
+            assert (gone.error, gone.changed) == ("", True)
+            again = await order(node, "vm.detach", domain="web1", device="vdb")
+            assert (again.error, again.changed) == ("", False)
+
+    asyncio.run(scenario())
+
+
+def test_snapshots_are_taken_and_written_back(
+    libvirtd: PrivateLibvirtd, guest: Any, disk: Path, tmp_path: Path
+) -> None:
+    """The older overlay goes first, then the one that the guest writes to, and their files too."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            for name, kind in (("one", "disk"), ("two", "memory")):
+                taken = await order(
+                    node, "vm.snapshot.create", domain="web1", snapshot=name, kind=kind
+                )
+                assert taken.error == "", taken
+            listed = (await raw(node, "vm.snapshot.list", domain="web1"))["snapshots"]
+            assert [(item["name"], item["kind"]) for item in listed] == [
+                ("one", "disk"),
+                ("two", "memory"),
+            ]
+            assert files(tmp_path) == ["web1.one.qcow2", "web1.qcow2", "web1.two.memory",
+                                       "web1.two.qcow2"]  # fmt: skip
+            back = await order(node, "vm.snapshot.revert", domain="web1", snapshot="one")
+            assert "can't go back" in back.error
+            for name in ("one", "two"):
+                removed = await order(node, "vm.snapshot.delete", domain="web1", snapshot=name)
+                assert removed.error == "", removed
+            assert files(tmp_path) == ["web1.qcow2"]
+            assert (await node.domain("web1")).state.value == "running"
+            assert (await raw(node, "vm.snapshot.list", domain="web1")) == {}
+
+    asyncio.run(scenario())
+
+
+def test_an_internal_snapshot_can_be_gone_back_to(
+    libvirtd: PrivateLibvirtd, guest: Any, tmp_path: Path
+) -> None:
+    """Disk and memory, inside the image."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            for verb in ("create", "revert", "delete"):
+                extra = {"kind": "internal"} if verb == "create" else {}
+                done = await order(
+                    node, f"vm.snapshot.{verb}", domain="web1", snapshot="safe", **extra
+                )
+                assert done.error == "", done
+
+    asyncio.run(scenario())
+
+
+def test_a_snapshot_takes_no_file_that_is_there(
+    libvirtd: PrivateLibvirtd, guest: Any, disk: Path, tmp_path: Path
+) -> None:
+    """The file stays, and the guest runs on its own."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            path = disk.with_name("web1.one.qcow2")
+            await asyncio.to_thread(path.write_bytes, b"other")
+            taken = await order(node, "vm.snapshot.create", domain="web1", snapshot="one")
+            assert "is there already" in taken.error
+            assert (await asyncio.to_thread(path.read_bytes)) == b"other"
+            assert (await node.domain("web1")).state.value == "running"
+
+    asyncio.run(scenario())
+
+
+def files(directory: Path) -> list[str]:
+    """The images in a directory."""
+    return sorted(path.name for path in directory.iterdir() if path.suffix != ".vnc")
+
+
+def test_what_finds_no_room_leaves_the_guest_running(tmp_path: Path) -> None:
+    """A save and a snapshot with memory on a full disk fail by name and leave no file."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting needs root")
+
+    async def scenario(uri: str) -> None:
+        async with running(uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            before = files(tmp_path)
+            taken = await order(
+                node, "vm.snapshot.create", domain="web1", snapshot="one", kind="memory"
+            )
+            saved = await order(node, "vm.save", domain="web1", file=str(tmp_path / "web1.save"))
+            assert {taken.error_code, saved.error_code} == {"vm.no_space"}, (taken, saved)
+            assert (await node.domain("web1")).state.value == "running"
+            assert files(tmp_path) == before
+
+    try:
+        small = tmp_path / "web1.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", small, "16M"], check=True)
+        with private_libvirtd() as daemon, disk_guest(daemon, small):
+            asyncio.run(scenario(daemon.uri))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

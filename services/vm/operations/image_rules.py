@@ -154,8 +154,8 @@ def parse_info(path: str, output: bytes, *, is_in_use: bool = False) -> ImageRec
 
 def error_of(what: str, stderr: str) -> NovacronError:
     """The error for what qemu-img printed when it failed."""
-    said = stderr.strip().splitlines()[-1] if stderr.strip() else "it said nothing"
-    text = f"{what}: {said.removeprefix('qemu-img: ')}"
+    lines = [line.removeprefix("qemu-img:").strip() for line in stderr.splitlines()]
+    text = f"{what}: {next(filter(None, lines), 'qemu-img said nothing')}"
     low = stderr.lower()
     if "no space left" in low or "disk quota" in low:
         return NoSpaceError(f"{text}; nothing is left of the attempt: make room and try again")

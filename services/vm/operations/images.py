@@ -60,6 +60,12 @@ class Images:
         )
         return rules.parse_info(place, output, is_in_use=await self._is_in_use(place, kind))
 
+    async def inspect(self, path: str) -> ImageRecord:
+        """The same of an image that a guest is to get: all that it is an overlay of counts too."""
+        record = await self.info(path)
+        await self._check_chain(record.path, ImageFormat(record.format))
+        return record
+
     async def create(self, request: ImageCreateRequest, progress: Progress) -> Outcome:
         """Make an empty image, or an overlay that leaves its backing as it is."""
         kind = rules.target_format(request.path, request.format)
@@ -80,6 +86,11 @@ class Images:
         await self._check_chain(source, source_kind)
         progress.step("waiting for other copies")
         async with self._copies, self._part(request.target) as (target, part):
+            if await self._is_in_use(source, source_kind):
+                raise ImageInUseError(
+                    f"{source} is in use: its content changes while it is copied; stop the guest "
+                    "that uses it, or take a snapshot and copy what that froze"
+                )
             if source_kind is ImageFormat.QCOW2:
                 progress.step("checking the source")
                 await self._check(source)
@@ -97,7 +108,11 @@ class Images:
 
     async def seed(self, request: SeedRequest, progress: Progress) -> Outcome:
         """Make a cloud-init seed."""
-        image = iso_image(seed_files(request.user_data, request.meta_data, request.network_config))
+        try:
+            files = seed_files(request.user_data, request.meta_data, request.network_config)
+        except ValueError as exc:
+            raise OperationRefusedError(str(exc)) from exc
+        image = iso_image(files)
         async with self._part(request.path) as (target, part):
             progress.step("writing it")
             await asyncio.to_thread(_write, part, image)
@@ -207,7 +222,7 @@ async def _drain(
 ) -> tuple[bytes, bytes]:
     assert process.stdout is not None
     assert process.stderr is not None
-    errors = asyncio.create_task(process.stderr.read(_OUTPUT_BYTES_MAX))
+    errors = asyncio.create_task(_read_all(process.stderr))
     output = bytearray()
     try:
         while chunk := await process.stdout.read(4096):
@@ -220,6 +235,15 @@ async def _drain(
     finally:
         errors.cancel()
     return bytes(output), said
+
+
+async def _read_all(stream: asyncio.StreamReader) -> bytes:
+    """All that comes, of which the beginning is kept: the pipe must not fill up."""
+    kept = bytearray()
+    while chunk := await stream.read(4096):
+        if len(kept) < _OUTPUT_BYTES_MAX:
+            kept += chunk
+    return bytes(kept)
 
 
 def _head(path: Path) -> bytes:

@@ -12,11 +12,16 @@ from protocol.records import from_wire
 from services.vm.errors import LibvirtRefusedError
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.desk import Desk, Progress
+from services.vm.operations.device_driver import DeviceDriver
+from services.vm.operations.devices import Devices
 from services.vm.operations.driver import Driver, Guest
 from services.vm.operations.images import Images
 from services.vm.operations.lifecycle import Lifecycle
 from services.vm.operations.model import (
+    AttachDiskRequest,
+    AttachInterfaceRequest,
     AutostartRequest,
+    DetachRequest,
     DomainRequest,
     ImageCopyRequest,
     ImageCreateRequest,
@@ -26,13 +31,18 @@ from services.vm.operations.model import (
     OperationRecord,
     Outcome,
     Picture,
+    ResizeRequest,
     RestoreRequest,
     SaveRequest,
     SeedRequest,
+    SnapshotCreateRequest,
+    SnapshotList,
+    SnapshotRequest,
     StartRequest,
     StopRequest,
 )
 from services.vm.operations.places import confine
+from services.vm.operations.snapshots import Snapshots
 from supervisor.child.service import Request, ServiceContext
 
 D = TypeVar("D", bound=DomainRequest)
@@ -61,6 +71,10 @@ class Methods:
         self._image_dirs = image_dirs
         self._images = Images(image_dirs)
         self._life = Lifecycle(self._driver, self._deadlines, short_s=call_timeout_s)
+        self._devices = Devices(
+            DeviceDriver(self._driver), self._deadlines, self._life, self._images
+        )
+        self._snapshots = Snapshots(self._driver, self._deadlines, self._life, image_dirs)
 
     @property
     def reason(self) -> str:
@@ -134,6 +148,46 @@ class Methods:
         body = from_wire(DomainRequest, request.body)
         mime, data = await self._life.screenshot(await self._life.look(body.domain))
         return Picture(data=await asyncio.to_thread(as_png, mime, data))
+
+    async def vm_resize(self, request: Request) -> OperationRecord:
+        """Body: ResizeRequest."""
+        body = from_wire(ResizeRequest, request.body)
+        return await self._on_guest(request, body, self._devices.resize)
+
+    async def vm_disk_attach(self, request: Request) -> OperationRecord:
+        """Body: AttachDiskRequest."""
+        body = from_wire(AttachDiskRequest, request.body)
+        return await self._on_guest(request, body, self._devices.attach_disk)
+
+    async def vm_interface_attach(self, request: Request) -> OperationRecord:
+        """Body: AttachInterfaceRequest."""
+        body = from_wire(AttachInterfaceRequest, request.body)
+        return await self._on_guest(request, body, self._devices.attach_interface)
+
+    async def vm_detach(self, request: Request) -> OperationRecord:
+        """Body: DetachRequest."""
+        body = from_wire(DetachRequest, request.body)
+        return await self._on_guest(request, body, self._devices.detach)
+
+    async def vm_snapshot_list(self, request: Request) -> SnapshotList:
+        """Body: DomainRequest."""
+        body = from_wire(DomainRequest, request.body)
+        return await self._snapshots.known(await self._life.look(body.domain))
+
+    async def vm_snapshot_create(self, request: Request) -> OperationRecord:
+        """Body: SnapshotCreateRequest."""
+        body = from_wire(SnapshotCreateRequest, request.body)
+        return await self._on_guest(request, body, self._snapshots.create)
+
+    async def vm_snapshot_revert(self, request: Request) -> OperationRecord:
+        """Body: SnapshotRequest."""
+        body = from_wire(SnapshotRequest, request.body)
+        return await self._on_guest(request, body, self._snapshots.revert)
+
+    async def vm_snapshot_delete(self, request: Request) -> OperationRecord:
+        """Body: SnapshotRequest."""
+        body = from_wire(SnapshotRequest, request.body)
+        return await self._on_guest(request, body, self._snapshots.delete)
 
     async def image_info(self, request: Request) -> ImageRecord:
         """Body: ImageRequest."""
