@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, str] = {
     "identity": "services.ctl.commands.identity",
     "dwcp": "services.ctl.commands.dwcp",
     "db": "services.ctl.commands.db",
+    "vm": "services.ctl.commands.vm",
     "net": "services.ctl.commands.net",
     "audit": "services.ctl.commands.audit",
     "keys": "services.ctl.commands.keys",
