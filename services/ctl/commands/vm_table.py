@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 _LIFE = "services.ctl.commands.vm_life"
+_DEVICE = "services.ctl.commands.vm_device"
 ORDERS: Mapping[str, tuple[str, str]] = {
     "start": (_LIFE, "start"),
     "stop": (_LIFE, "stop"),
@@ -18,6 +19,11 @@ ORDERS: Mapping[str, tuple[str, str]] = {
     "restore": (_LIFE, "restore"),
     "autostart": (_LIFE, "autostart"),
     "screenshot": (_LIFE, "screenshot"),
+    "resize": (_DEVICE, "resize"),
+    "attach": (_DEVICE, "attach"),
+    "detach": (_DEVICE, "detach"),
+    "snapshot": ("services.ctl.commands.vm_snapshot", "snapshot"),
+    "image": ("services.ctl.commands.vm_image", "image"),
     "operations": (_LIFE, "operations"),
     "cancel": (_LIFE, "cancel"),
 }

@@ -170,8 +170,9 @@ def _free_target(bus: str, taken: set[str]) -> str:
     prefix = _PREFIXES.get(bus, "vd")
     letters = string.ascii_lowercase
     for name in (*letters, *(first + second for first in letters for second in letters)):
-        if prefix + name not in taken:
-            return prefix + name
+        target = f"{prefix}{name}"
+        if target not in taken:
+            return target
     raise OperationRefusedError(f"the guest has no room for another disk on the bus {bus}")
 
 
