@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from protocol.messages.health import HealthState
+from services.vm.errors import LibvirtRefusedError
+from services.vm.operations.errors import OperationRefusedError
 from services.vm.operations.model import OperationState
+from supervisor.child.service import Request
 from tests.fixtures.fix_libvirt import PrivateLibvirtd, private_libvirtd
 from tests.fixtures.vm_orders import disk_guest, order, raw
 from tests.system.vm_running import running, wait_until
@@ -235,6 +238,39 @@ def test_a_snapshot_takes_no_file_that_is_there(
             assert "is there already" in taken.error
             assert (await asyncio.to_thread(path.read_bytes)) == b"other"
             assert (await node.domain("web1")).state.value == "running"
+
+    asyncio.run(scenario())
+
+
+def test_a_console_shows_what_the_guest_prints(libvirtd: PrivateLibvirtd, guest: Any) -> None:
+    """Firmware prints to the serial line; what is typed is taken; it is its opener's alone."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri) as node:
+            with pytest.raises(OperationRefusedError, match="does not run"):
+                await raw(node, "vm.console.open", domain="web1")
+            await order(node, "vm.start", domain="web1", paused=True)
+            opened = await raw(node, "vm.console.open", domain="web1")
+            with pytest.raises(LibvirtRefusedError, match="console"):
+                await raw(node, "vm.console.open", domain="web1")
+            await order(node, "vm.resume", domain="web1")
+            printed = b""
+            while b"SeaBIOS" not in printed:
+                turn = await raw(node, "vm.console.read", id=opened["id"], wait_s=20.0)
+                assert turn.get("data"), turn
+                printed += turn["data"]
+            await raw(node, "vm.console.write", id=opened["id"], data=b"hello\r")
+
+            other = Request("operator/eve", "vm.console.read", {"id": opened["id"]}, 5.0)
+            with pytest.raises(OperationRefusedError, match="no open console"):
+                await node.service.calls()["vm.console.read"](other)
+            await order(node, "vm.stop", domain="web1", agent_s=0, acpi_s=0)
+            ended = ""
+            while not ended:
+                turn = await raw(node, "vm.console.read", id=opened["id"], wait_s=20.0)
+                ended = turn.get("ended", "")
+            with pytest.raises(OperationRefusedError, match="no open console"):
+                await raw(node, "vm.console.close", id=opened["id"])
 
     asyncio.run(scenario())
 

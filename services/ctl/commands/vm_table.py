@@ -19,6 +19,7 @@ ORDERS: Mapping[str, tuple[str, str]] = {
     "restore": (_LIFE, "restore"),
     "autostart": (_LIFE, "autostart"),
     "screenshot": (_LIFE, "screenshot"),
+    "console": ("services.ctl.commands.vm_console", "console"),
     "resize": (_DEVICE, "resize"),
     "attach": (_DEVICE, "attach"),
     "detach": (_DEVICE, "detach"),

@@ -11,6 +11,7 @@ from typing import TypeVar
 from protocol.records import from_wire
 from services.vm.errors import LibvirtRefusedError
 from services.vm.operations.calls import DeadlineCalls
+from services.vm.operations.consoles import Consoles
 from services.vm.operations.desk import Desk, Progress
 from services.vm.operations.device_driver import DeviceDriver
 from services.vm.operations.devices import Devices
@@ -21,6 +22,8 @@ from services.vm.operations.model import (
     AttachDiskRequest,
     AttachInterfaceRequest,
     AutostartRequest,
+    ConsoleOutput,
+    ConsoleTurn,
     DetachRequest,
     DomainRequest,
     ImageCopyRequest,
@@ -74,6 +77,7 @@ class Methods:
         self._devices = Devices(
             DeviceDriver(self._driver), self._deadlines, self._life, self._images
         )
+        self._consoles = Consoles(self._driver, self._deadlines, timeout_s=call_timeout_s)
         self._snapshots = Snapshots(self._driver, self._deadlines, self._life, image_dirs)
 
     @property
@@ -82,7 +86,8 @@ class Methods:
         return self._deadlines.reason
 
     async def close(self) -> None:
-        """Close the connection, as far as it lets itself be closed."""
+        """Close consoles and connection, as far as they let themselves be closed."""
+        await self._consoles.close_all()
         await self._deadlines.abandon(self._driver.close)
 
     async def vm_start(self, request: Request) -> OperationRecord:
@@ -188,6 +193,28 @@ class Methods:
         """Body: SnapshotRequest."""
         body = from_wire(SnapshotRequest, request.body)
         return await self._on_guest(request, body, self._snapshots.delete)
+
+    async def vm_console_open(self, request: Request) -> ConsoleOutput:
+        """Body: DomainRequest."""
+        body = from_wire(DomainRequest, request.body)
+        guest = await self._life.look(body.domain)
+        opened = await self._consoles.open(guest, request.caller)
+        self._context.emit(
+            "vm:console-opened", vm=guest.name, uuid=guest.uuid, caller=request.caller
+        )
+        return opened
+
+    async def vm_console_read(self, request: Request) -> ConsoleOutput:
+        """Body: ConsoleTurn."""
+        return await self._consoles.read(from_wire(ConsoleTurn, request.body), request.caller)
+
+    async def vm_console_write(self, request: Request) -> ConsoleOutput:
+        """Body: ConsoleTurn."""
+        return await self._consoles.write(from_wire(ConsoleTurn, request.body), request.caller)
+
+    async def vm_console_close(self, request: Request) -> ConsoleOutput:
+        """Body: ConsoleTurn."""
+        return await self._consoles.close(from_wire(ConsoleTurn, request.body), request.caller)
 
     async def image_info(self, request: Request) -> ImageRecord:
         """Body: ImageRequest."""
