@@ -214,10 +214,10 @@ def _disks(root: ET.Element, left_out: list[str]) -> Plain:
 
 
 def _legacy_boot(disks: list[dict[str, Plain]], legacy: list[str], left_out: list[str]) -> None:
-    """``<boot dev='hd'/>`` means the first disk; others of them have no word in a document."""
+    """``<boot dev='hd'/>`` means the first disk; some of them have no word in a document."""
     order = 0
-    if any(disk["boot"] for disk in disks):
-        return
+    if legacy == ["hd"] or any(disk["boot"] for disk in disks):
+        return  # what libvirt adds where no order is said
     for device in legacy:
         wanted = {"hd": "disk", "cdrom": "cdrom"}.get(device)
         found = next((disk for disk in disks if disk["device"] == wanted), None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.vm.documents.adopt import Adopted
 from services.vm.documents.differences import Difference, differences
@@ -240,7 +240,7 @@ def _running(
     item: Desired, domain: Observed, changes: Sequence[Difference], allowed: Allowed
 ) -> list[Step]:
     """What a running guest can be given at once, and what it needs a restart for."""
-    document, now = item.document, domain.active
+    document, now = item.document, _without_balloon(domain)
     pending = changes if now is None else differences(now, document, item.seed)
     steps: list[Step] = []
     rest: list[str] = []
@@ -260,6 +260,17 @@ def _running(
         return [_step(StepKind.RESTART, document.name, reason, rest)]
     reason = "it takes effect with the next start; --restart does that now"
     return [*steps, _note(StepKind.NEEDS_RESTART, document.name, reason, rest)]
+
+
+def _without_balloon(domain: Observed) -> Adopted | None:
+    """What runs, with the memory as it is defined: a guest takes and gives it in its own time."""
+    now, defined = domain.active, domain.adopted
+    if now is None or defined is None:
+        return now
+    memory = defined.document.memory
+    if now.document.memory.bytes_max != memory.bytes_max:
+        return now
+    return replace(now, document=replace(now.document, memory=memory))
 
 
 def _fits(document: VmDocument, now: Adopted) -> bool:

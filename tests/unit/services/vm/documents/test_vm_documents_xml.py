@@ -75,7 +75,7 @@ def test_what_a_document_can_t_say_is_listed() -> None:
     found = adopt_xml(FOREIGN)
 
     assert found.mark is None
-    assert found.document.disks == (Disk(path="/images/old.qcow2", bus=DiskBus.IDE, boot=1),)
+    assert found.document.disks == (Disk(path="/images/old.qcow2", bus=DiskBus.IDE),)
     assert found.document.memory == Memory(size="512MiB")
     assert found.document.uuid == "7b7f5a1e-0a6a-4a5a-8a49-2f8e0f5b8a11"
     listed = "\n".join(found.left_out)
