@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.fix_postgres",
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_node",
+    "tests.fixtures.fix_lab",
     "supervisor.testing.pytest_plugin",
 ]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from tests.lab.errors import LabError, MissingError, require
 from tests.lab.host import HOSTS_MAX, LIBVIRTD, NODE, Host
 from tests.lab.link import Link
-from tests.lab.marks import BASE, kill_marked, lab_dir, marked_pids
+from tests.lab.marks import BASE, kill_marked, lab_dir, marked_pids, process_id
 from tests.lab.units import Shape
 
-_STATE = "lab.json"
+_STATE, _OWNER = "lab.json", "owner"
 _UNSHAPED = Shape()
 _SAY = Callable[[str], None]
 
@@ -100,6 +100,8 @@ def build(name: str, plan: LabPlan, *, say: _SAY = lambda _: None) -> Lab:
         raise LabError(f"lab {name} is there already: take it down first")
     directory.mkdir(parents=True)
     try:
+        if plan.owner_pid is not None:
+            (directory / _OWNER).write_text(process_id(plan.owner_pid))
         return _build(directory, plan, say)
     except BaseException:
         take_down(name)
@@ -140,6 +142,18 @@ def take_down(name: str) -> bool:
     with contextlib.suppress(OSError):
         BASE.rmdir()
     return was_there
+
+
+def take_down_orphans() -> list[str]:
+    """Remove what is left of labs whose owner has ended; returns their names."""
+    found = []
+    for name in names():
+        with contextlib.suppress(FileNotFoundError):
+            owner = (lab_dir(name) / _OWNER).read_text()
+            if process_id(int(owner.split()[0])) != owner:
+                take_down(name)
+                found.append(name)
+    return found
 
 
 def names() -> list[str]:

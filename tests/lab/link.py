@@ -13,7 +13,7 @@ from typing import Any
 from protocol.records import from_wire
 from tests.lab.compiler import build_program
 from tests.lab.errors import LabError
-from tests.lab.marks import marked_environ
+from tests.lab.marks import marked_environ, reap
 from tests.lab.units import Shape
 
 # Packets on the way in one direction: 1 s of 1 Gbit/s, in a map that is touched as it is needed.
@@ -100,8 +100,7 @@ class Link:
             if process.stdout.readline() != b"ready\n":
                 process.wait(_START_TIMEOUT_S)
                 raise LabError(f"link {self.name}: {Path(log.name).read_text()[-500:]}")
-        # It is not waited for here: the lab outlives this program.
-        process.returncode = 0
+        reap(process)
 
     def change(self, shape: Shape, *, sender: int | None = None) -> None:
         """Give values, to the direction from one host or to both.

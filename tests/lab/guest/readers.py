@@ -5,11 +5,11 @@ Pure where it can be: bytes in, findings out. ``Watch`` and ``Probe`` look on wh
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 BLOCK_BYTES = 4096
@@ -18,7 +18,6 @@ _MASK = (1 << 64) - 1
 _TICK = re.compile(
     rb"^tick (\d+) mono_ms=(\d+) wall_ms=(\d+) disk=(\d+) pages=(\d+) bad=(\d+) echoed=(\d+)\r?$"
 )
-_PIECE = re.compile(rb"tick|_ms=|disk=|pages=|bad=|echoed=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +40,10 @@ class Console:
     Attributes:
         ticks: of all lives, one life after the other.
         lives: how often the count began.
-        torn: pieces of lines; a move between hosts cuts one in two.
     """
 
     ticks: tuple[Tick, ...]
     lives: int
-    torn: int
 
     @property
     def lost(self) -> list[int]:
@@ -64,7 +61,7 @@ class Console:
     def gap_max_ms(self) -> int:
         """Longest time between two ticks that follow each other, by the guest's own clock."""
         life = self.last_life
-        return max((b.mono_ms - a.mono_ms for a, b in pairwise(life)), default=0)
+        return max((b.mono_ms - a.mono_ms for a, b in itertools.pairwise(life)), default=0)
 
 
 def parse_line(line: bytes) -> Tick | None:
@@ -82,31 +79,33 @@ def parse_ticks(parts: Sequence[bytes]) -> Console:
     """What a guest has said, from its consoles on several hosts.
 
     Within one part a smaller number begins a new life. A guest that was moved goes on in another
-    part, so parts are joined by number; and where a line was cut in two, its halves are.
+    part, so parts are joined by number; and where a move cut a line in two, its halves are. One
+    that came back to a host may seem to have lost the lines cut then: ``Watch`` sees them whole.
     """
     lives: list[list[list[Tick]]] = []
-    pieces: list[bytes] = []
     for part in parts:
         mine: list[list[Tick]] = []
-        for line in part.split(b"\n"):
-            tick = parse_line(line)
-            if tick is None:
-                pieces += [line] if _PIECE.search(line) else []
-            elif mine and tick.number > mine[-1][-1].number:
+        for tick in filter(None, map(parse_line, part.split(b"\n"))):
+            if mine and tick.number > mine[-1][-1].number:
                 mine[-1].append(tick)
             else:
                 mine.append([tick])
         lives.append(mine)
-    joined = [tick for a in pieces for b in pieces if (tick := parse_line(a.rstrip(b"\r") + b))]
     # The life before the last one can't have been moved: what is on one host is enough for it.
     starts = [life for mine in lives for life in mine if life[0].number == 1]
-    ticks: dict[int, Tick] = {tick.number: tick for tick in joined}
+    ticks: dict[int, Tick] = {tick.number: tick for tick in _joined(parts)}
     for mine in lives:
         ticks.update({tick.number: tick for tick in (mine[-1] if mine else [])})
     earlier = [tick for life in starts[:-1] for tick in life]
     last = [ticks[number] for number in sorted(ticks)]
-    torn = len(pieces) - 2 * len(joined)
-    return Console(ticks=tuple(earlier + last), lives=len(starts), torn=torn)
+    return Console(ticks=tuple(earlier + last), lives=len(starts))
+
+
+def _joined(parts: Sequence[bytes]) -> list[Tick]:
+    """The lines of which one part has the beginning and another one the end."""
+    pairs = itertools.permutations(parts, 2)
+    lines = [a.rpartition(b"\n")[2] + b.partition(b"\n")[0] for a, b in pairs if a and b]
+    return [tick for line in lines if (tick := parse_line(line))]
 
 
 def block(number: int) -> bytes:
@@ -170,4 +169,4 @@ def check_disk(path: Path, written: int) -> DiskFindings:
 def gaps(times_s: Iterable[float]) -> float:
     """The longest time between two that follow each other; 0 where there are fewer than two."""
     found = list(times_s)
-    return max((b - a for a, b in pairwise(found)), default=0.0)
+    return max((b - a for a, b in itertools.pairwise(found)), default=0.0)
