@@ -321,6 +321,10 @@ class _Builder:
             start="services.vm.service:VmService",
             settings={
                 "libvirt_uri": self._config.vm.libvirt_uri,
+                "image_dirs": [
+                    str(self._place.state_dir / "images"),
+                    *(str(path) for path in self._config.vm.image_dirs),
+                ],
                 "node_id": self._config.platform.node_id,
                 "state_dir": str(self._place.state_dir),
                 "postgres": self._postgres_settings(),

@@ -341,6 +341,11 @@ class Vm(Section):
     libvirt_uri: LibvirtUri = Field(
         default="qemu:///system", description="Hypervisor to connect to."
     )
+    image_dirs: Annotated[tuple[Directory, ...], Distinct] = Field(
+        default=(Path("/var/lib/libvirt/images"),),
+        max_length=16,
+        description="Where images may be, beside <dataDir>/images.",
+    )
 
 
 class Workload(Section):

@@ -164,6 +164,8 @@ class Images:
         target = await asyncio.to_thread(confine, path, self._roots)
         if await asyncio.to_thread(os.path.lexists, target):
             raise ImageExistsError(f"{target} is there already; nothing is overwritten")
+        if str(target.parent) in self._roots:
+            await asyncio.to_thread(_make_directory, target.parent)
         part = target.with_name(_PART.format(name=target.name))
         await asyncio.to_thread(_remove, part)  # of one that was killed
         try:
@@ -275,6 +277,12 @@ def _publish(part: Path, target: Path) -> None:
         os.link(part, target)
     except FileExistsError as exc:
         raise ImageExistsError(f"{target} came up meanwhile; nothing is overwritten") from exc
+
+
+def _make_directory(path: Path) -> None:
+    """One of the directories for images, where it is the first time; its parent must be there."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o750)
 
 
 def _remove(path: Path) -> None:

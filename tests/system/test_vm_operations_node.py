@@ -1,0 +1,76 @@
+"""novacronctl vm against a real node on libvirt's test driver."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.fix_node import Node, wait_until
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.postgres,
+    pytest.mark.redis,
+    pytest.mark.libvirt,
+]
+
+
+def said(node: Node, *arguments: str) -> str:
+    """What an order that succeeds prints."""
+    done = node.ctl("vm", *arguments, timeout_s=60.0)
+    assert done.returncode == 0, done
+    return done.stdout.strip()
+
+
+def test_an_operator_leads_a_guest_through_its_life(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    """Orders, what they say, their records in the audit, and images in the node's directory."""
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-img is not installed")
+    node = make_node().start()
+    node.wait_ready()
+
+    assert said(node, "stop", "test") == "test is off after its power button was pressed (ACPI)"
+    assert said(node, "stop", "test") == "test was off already"
+    assert said(node, "start", "test") == "test runs"
+    assert said(node, "pause", "test") == "test is paused"
+    record = json.loads(said(node, "resume", "--json", "test"))
+    assert (record["state"], record["method"]) == ("done", "vm.resume")
+    assert record["caller"].startswith("operator/")
+    begun = said(node, "autostart", "test", "on", "--no-wait")
+    assert "test" in begun
+
+    images = node.state_dir / "images"
+    data = str(images / "data.qcow2")
+    assert said(node, "image", "create", data, "8M") == f"{data} is made"
+    assert "size       8.0 MiB" in said(node, "image", "info", data)
+    user_data = tmp_path / "user.yaml"
+    user_data.write_text("#cloud-config\n")
+    seed = str(images / "seed.iso")
+    assert said(node, "image", "seed", seed, "--user-data", str(user_data)) == f"{seed} is made"
+
+    for arguments, code, text in (
+        (("start", "nobody"), 1, "nobody"),
+        (("image", "create", data, "8M"), 1, "nothing is overwritten"),
+        (("image", "info", "/etc/shadow"), 1, "outside the directories"),
+        (("resize", "test"), 2, "nothing to resize"),
+        (("cancel", "999"), 1, "no operation 999"),
+    ):
+        done = node.ctl("vm", *arguments)
+        assert (done.returncode, text in done.stderr) == (code, True), done
+
+    table = said(node, "operations")
+    assert "vm.resume" in table
+    names = [record["name"] for record in node.journal()]
+    assert names.count("vm:operation") >= 7
+
+    def recorded() -> bool:
+        trail = node.ctl("audit", "tail", "-n", "200", "--action", "call:vm-stop", "--json")
+        return trail.returncode == 0 and "vm-stop" in trail.stdout
+
+    wait_until(recorded, "audit record of the stop")
