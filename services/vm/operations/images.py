@@ -73,6 +73,11 @@ class Images:
         if request.backing:
             backing = await self._known(request.backing)
             await self._check_chain(*backing)
+            if await self._is_in_use(*backing):
+                raise ImageInUseError(
+                    f"{backing[0]} is in use: what is written to it would break its overlays; "
+                    "stop the guest that uses it, or make an overlay of a copy"
+                )
         async with self._part(request.path) as (target, part):
             progress.step("making it")
             argv = rules.create_argv(str(part), kind, request.size_bytes, backing)
