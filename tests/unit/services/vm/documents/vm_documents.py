@@ -72,9 +72,7 @@ def disks(draw: Any, number: int, buses: tuple[DiskBus, ...]) -> Disk:
         volume=f"{number}.{draw(WORDS)}" if source == "pool" else "",
         device=device,
         format=draw(st.sampled_from(tuple(DiskFormat))),
-        bus=draw(
-            st.sampled_from(tuple(b for b in buses if not is_cdrom or b is not DiskBus.VIRTIO))
-        ),
+        bus=draw(st.sampled_from(allowed)),
         cache=draw(st.sampled_from(tuple(DiskCache))),
         discard=draw(st.sampled_from(tuple(Discard))),
         serial=draw(st.sampled_from(("", f"s{number}"))),
