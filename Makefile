@@ -3,7 +3,7 @@
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
 
-.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data clean
+.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data lab clean
 
 help:
 	@echo "make run     prepare this machine, then run a node in the foreground (Ctrl-C stops it)"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-supervisor   the supervisor beside supervisord, circus, Erlang and s6"
 	@echo "make bench-data         the data level: queries, health table; the long soak is soak_data"
 	@echo "make bench-security     the security level: audit log, sealing, policy"
+	@echo "make lab     two hosts with a node each and a link between them (Ctrl-C takes them down)"
 	@echo "make clean   remove what was generated, but no node's state"
 
 setup:
@@ -52,6 +53,9 @@ bench-data: setup
 
 bench-security: setup
 	$(PYTHON) -m tests.bench.security
+
+lab: setup
+	@$(PYTHON) -m tests.lab up --wait $(LAB_FLAGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

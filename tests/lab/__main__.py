@@ -116,6 +116,25 @@ def execute(name: str, host: str, command: tuple[str, ...]) -> None:
     os.execvpe(argv[0], argv, marked_environ(lab.directory))
 
 
+@main.command()
+@click.argument("host")
+@click.argument("service", type=click.Choice(["node", "libvirtd"]))
+@click.argument("action", type=click.Choice(["start", "stop", "restart", "kill"]))
+@click.pass_obj
+def service(name: str, *, host: str, service: str, action: str) -> None:
+    """Start or end the node or libvirtd of a HOST; kill: kill -9 of all its processes.
+
+    Guests are no processes of either, and run on.
+    """
+    found = labs.find(name).host(host)
+    if action == "kill":
+        found.signal_service(service, signal.SIGKILL, tree=True)
+    if action in ("stop", "restart"):
+        found.signal_service(service, signal.SIGTERM)
+    if action in ("start", "restart"):
+        found.start_service(service)
+
+
 def _link_options(command: Any) -> Any:
     sender = click.option("--from", "sender", type=int, help="Only what this host sends.")
     return sender(click.option("--between", default="1-2", show_default=True)(command))

@@ -141,8 +141,10 @@ class Host:
         """Start the node or libvirtd; returns when it is ready.
 
         Raises:
-            LabError: it ended or took too long; the message has the end of its log.
+            LabError: it runs already, ended or took too long; the message has the end of its log.
         """
+        if self.services()[name] is not None:
+            raise LabError(f"{name} of {self.name} runs already")
         # What an earlier start said is not this one's.
         (self.directory / f"{name}.log").unlink(missing_ok=True)
         self._ask({"do": "start", "name": name})

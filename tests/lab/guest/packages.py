@@ -90,5 +90,7 @@ def _run(*argv: str, cwd: Path) -> str:
         argv, cwd=cwd, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
     )
     if done.returncode:
-        raise LabError(f"{' '.join(argv)} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        said = (done.stderr or done.stdout).strip()[-500:]
+        hint = ": run 'apt-get update' and try again" if argv[0].startswith("apt") else ""
+        raise LabError(f"{' '.join(argv)} failed: {said}{hint}")
     return done.stdout
