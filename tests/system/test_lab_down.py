@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +11,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.fixtures.fix_lab import left_of, traces
 from tests.fixtures.fix_node import ROOT, wait_until
 from tests.lab import lab as labs
+from tests.lab.__main__ import main as lab_commands
 from tests.lab.errors import LabError, MissingError
 from tests.lab.lab import LabPlan
 from tests.lab.marks import lab_dir, marked_environ, marked_pids
@@ -155,3 +158,17 @@ def test_names_that_are_no_names_are_refused(wrong: str) -> None:
     """A name can lead nowhere else."""
     with pytest.raises(LabError, match="name"):
         lab_dir(wrong)
+
+
+def test_the_commands_of_the_documentation_are_commands() -> None:
+    """Each command line in docs/lab.md is one that the program takes."""
+    text = (ROOT / "docs/lab.md").read_text()
+    found = re.findall(r"^python -m tests\.lab (.+)$", text, re.MULTILINE)
+
+    for line in found:
+        command: click.Command = lab_commands
+        words = line.split()
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context("lab", words, obj="lab")
+    assert len(found) > 10
