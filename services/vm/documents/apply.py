@@ -70,7 +70,7 @@ class Applier:
 
     def seed(self, document: VmDocument) -> str:
         """Where the image for its cloud-init is; "" for none."""
-        return seed_path(document, Path(self._image_dirs[-1]))
+        return seed_path(document, Path(self._image_dirs[0]))
 
     async def observe(self) -> dict[str, Observed]:
         """All domains, by name.

@@ -4,7 +4,7 @@ name: web-1
 cpus: {count: 2, model: host-model}
 memory: {size: 2GiB, maximum: 4GiB}
 disks:
-- {path: /var/lib/novacron/images/web-1.qcow2, boot: 1}
+- {path: /var/lib/libvirt/images/web-1.qcow2, boot: 1}
 networks:
 - {bridge: novacron0, segment: web}
 power: on
