@@ -67,13 +67,6 @@ class ApplyBusyError(NovacronError):
     retryable = True
 
 
-class NotConnectedError(NovacronError):
-    """libvirt is not connected at the moment; the service keeps trying by itself."""
-
-    code = "vm.not_connected"
-    retryable = True
-
-
 class DomainRunningError(NovacronError):
     """The machine runs, and what was asked for needs it stopped."""
 
