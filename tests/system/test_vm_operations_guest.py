@@ -17,7 +17,16 @@ from services.vm.operations.errors import OperationRefusedError
 from services.vm.operations.model import OperationState
 from supervisor.child.service import Request
 from tests.fixtures.fix_libvirt import PrivateLibvirtd, private_libvirtd
-from tests.fixtures.vm_orders import disk_guest, order, raw
+from tests.fixtures.vm_orders import (
+    OBEDIENT,
+    SECTORS_WRITTEN,
+    WRITING,
+    boot_disk,
+    disk_guest,
+    order,
+    raw,
+    sectors_in_order,
+)
 from tests.system.vm_running import running, wait_until
 
 pytestmark = pytest.mark.libvirt
@@ -63,6 +72,22 @@ def test_a_guest_that_ignores_acpi_is_stopped_by_force(
             assert (await node.domain("web1")).state.value == "shutoff"
 
     asyncio.run(scenario())
+
+
+def test_a_guest_that_obeys_is_stopped_by_its_power_button(
+    libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """It is still in its firmware and deaf when it is asked first; it hears the second time."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri) as node:
+            await order(node, "vm.start", domain="good")
+            stopped = await order(node, "vm.stop", domain="good", acpi_s=30, force_s=0)
+            assert stopped.note == "good is off after its power button was pressed (ACPI)"
+            await wait_until(lambda: ("vm:stopped", "shutdown") in node.told("good"), "event")
+
+    with disk_guest(libvirtd, boot_disk(tmp_path / "good.qcow2", OBEDIENT), "good"):
+        asyncio.run(scenario())
 
 
 def test_a_guest_is_saved_restored_and_photographed(
@@ -204,6 +229,36 @@ def test_snapshots_are_taken_and_written_back(
             assert (await raw(node, "vm.snapshot.list", domain="web1")) == {}
 
     asyncio.run(scenario())
+
+
+def test_no_write_is_lost_while_snapshots_come_and_go(
+    libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """A guest writes sector after sector while overlays are made and written back."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="busy")
+            for number in range(4):
+                await asyncio.sleep(0.3)
+                name = f"s{number}"
+                taken = await order(node, "vm.snapshot.create", domain="busy", snapshot=name)
+                assert taken.error == "", taken
+                if number:
+                    older = f"s{number - 1}"
+                    gone = await order(node, "vm.snapshot.delete", domain="busy", snapshot=older)
+                    assert gone.error == "", gone
+            last = await order(node, "vm.snapshot.delete", domain="busy", snapshot="s3")
+            assert last.error == "", last
+            await order(node, "vm.stop", domain="busy", agent_s=0, acpi_s=0)
+            assert files(tmp_path) == ["busy.qcow2"]
+
+    disk = boot_disk(tmp_path / "busy.qcow2", WRITING)
+    with disk_guest(libvirtd, disk, "busy"):
+        asyncio.run(scenario())
+        in_order, in_all = sectors_in_order(disk)
+        assert in_order == in_all
+        assert in_all > 20, f"the guest wrote {in_all} of {SECTORS_WRITTEN} sectors"
 
 
 def test_an_internal_snapshot_can_be_gone_back_to(
