@@ -161,7 +161,7 @@ class _Asked(NamedTuple):
     @property
     def is_python(self) -> bool:
         """Whether it stays a Python process, with the memory that it shares when it is forked."""
-        return self.kind in (ChildType.SERVICE, ChildType.LOOP)
+        return self.kind is not ChildType.COMMAND
 
 
 class _Launcher:
