@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,6 +21,15 @@ pytestmark = [pytest.mark.netns, pytest.mark.libvirt]
 STALL_MAX_S = 1.5
 
 
+@pytest.fixture(scope="module")
+def shared_guest(lab: Lab) -> Iterator[GuestPlan]:
+    """A guest for tests that neither end nor harm it; it may be on either host."""
+    plan = GuestPlan(name="shared", number=2, pages_s=200)
+    guests.start(lab, lab.hosts[0], plan)
+    yield plan
+    guests.stop(lab, plan.name)
+
+
 def assert_whole(lab: Lab, plan: GuestPlan) -> None:
     """Nothing that a guest did in its life is lost: ticks, pages, writes."""
     said = guests.console(lab, plan.name)
@@ -35,12 +45,13 @@ def qemu_pid(host: Host, name: str) -> str:
     return host.run("cat", f"/run/libvirt/qemu/{name}.pid").strip()
 
 
-def test_a_guest_outlives_its_platform(lab: Lab, lab_guest: GuestPlan) -> None:
+def test_a_guest_outlives_its_platform(lab: Lab, shared_guest: GuestPlan) -> None:
     """Kill -9 of all of a node's processes: ticks and packets go on, and a new node finds it."""
-    host, other = lab.hosts
-    before = qemu_pid(host, lab_guest.name)
+    host = guests.where(lab, shared_guest.name)
+    other = next(found for found in lab.hosts if found is not host)
+    before = qemu_pid(host, shared_guest.name)
 
-    with Watch(lab, lab_guest.name) as watch, Probe(other, lab_guest.address) as probe:
+    with Watch(lab, shared_guest.name) as watch, Probe(other, shared_guest.address) as probe:
         watch.wait_ticks(5)
         host.signal_service(NODE, signal.SIGKILL, tree=True)
         watch.wait_ticks(10)
@@ -48,32 +59,36 @@ def test_a_guest_outlives_its_platform(lab: Lab, lab_guest: GuestPlan) -> None:
         watch.wait_ticks(5)
 
     found = host.call("core/vm", "vm.list")["domains"]
-    assert [(domain["name"], domain["state"]) for domain in found] == [(lab_guest.name, "running")]
-    assert qemu_pid(host, lab_guest.name) == before
+    assert [(domain["name"], domain["state"]) for domain in found] == [
+        (shared_guest.name, "running")
+    ]
+    assert qemu_pid(host, shared_guest.name) == before
     assert watch.lost == []
     assert watch.gap_max_s < STALL_MAX_S
     assert (probe.findings.lost, probe.findings.wrong) == ((), 0)
-    assert_whole(lab, lab_guest)
+    assert_whole(lab, shared_guest)
 
 
-def test_a_guest_moves_over_the_link(lab: Lab, lab_guest: GuestPlan) -> None:
+@pytest.mark.slow
+def test_a_guest_moves_over_the_link(lab: Lab, shared_guest: GuestPlan) -> None:
     """Libvirt's own live migration: no tick, write or page is lost, and packets come through."""
-    source, target = lab.hosts
+    source = guests.where(lab, shared_guest.name)
+    target = next(found for found in lab.hosts if found is not source)
     carried = lab.link().direction(sender=source.number).bytes_out
 
-    with Watch(lab, lab_guest.name) as watch, Probe(target, lab_guest.address) as probe:
+    with Watch(lab, shared_guest.name) as watch, Probe(target, shared_guest.address) as probe:
         watch.wait_ticks(5)
-        guests.move(source, target, lab_guest.name)
+        guests.move(source, target, shared_guest.name)
         before = probe.findings.answered
         watch.wait_ticks(10)
 
-    assert guests.where(lab, lab_guest.name) is target
-    assert lab_guest.name not in guests.domains(source)
+    assert guests.where(lab, shared_guest.name) is target
+    assert shared_guest.name not in guests.domains(source)
     assert watch.lost == []
     assert probe.findings.answered > before
     assert probe.findings.wrong == 0
     assert lab.link().direction(sender=source.number).bytes_out - carried > 1 << 20
-    assert_whole(lab, lab_guest)
+    assert_whole(lab, shared_guest)
 
 
 @pytest.mark.slow

@@ -33,17 +33,14 @@ def test_hosts_see_each_other_over_the_link_alone(lab: Lab) -> None:
 def test_hosts_are_apart(lab: Lab) -> None:
     """Name, UUID, run directory, images and names of hosts are each host's own."""
     first, second = lab.hosts
+    own = ["/run", "/var/lib/libvirt/images", "/etc/libvirt", "/var/lib/novacron"]
+    files = [f"{directory}/only-on-host1" for directory in own]
 
-    for command in (
-        ("hostname",),
-        ("virsh", "capabilities"),
-        ("cat", "/etc/libvirt/libvirtd.conf"),
-    ):
-        assert first.run(*command) != second.run(*command)
-    for directory in ("/run", "/var/lib/libvirt/images", "/etc/libvirt", "/var/lib/novacron"):
-        first.run("touch", f"{directory}/only-on-host1")
-        assert "only-on-host1" not in second.run("ls", directory)
-        first.run("rm", f"{directory}/only-on-host1")
+    for command in ("hostname", "virsh capabilities", "cat /etc/libvirt/libvirtd.conf"):
+        assert first.run(*command.split()) != second.run(*command.split())
+    first.run("touch", *files)
+    assert "only-on-host1" not in second.run("ls", *own)
+    first.run("rm", *files)
     assert "host2" in first.run("cat", "/etc/hosts")
 
 

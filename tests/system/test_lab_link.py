@@ -98,7 +98,7 @@ def test_the_rate_is_what_was_asked_for(lab: Lab, rate_mbit: int) -> None:
     """TCP gets the link's rate less its headers, within a tenth, and not more."""
     lab.link().change(Shape(rate_bits_s=rate_mbit * 10**6, queue_bytes=100_000))
 
-    reached = by_sockets(*lab.hosts, seconds=1.5).bits_s / 1e6
+    reached = by_sockets(*lab.hosts, seconds=1.2).bits_s / 1e6
 
     assert 0.9 * rate_mbit * PAYLOAD <= reached <= 1.02 * rate_mbit
 

@@ -22,8 +22,8 @@ from services.vm.documents.errors import (
     PlanRefusedError,
 )
 from services.vm.documents.model import Placement, Power, VmDocument
-from services.vm.documents.plan import Allowed, StepKind
 from services.vm.documents.records import ApplyReply, Outcome
+from services.vm.documents.steps import Allowed, StepKind
 from services.vm.libvirt_adapter import start_event_loop
 from services.vm.model import DomainState
 from tests.fixtures.fix_postgres import PostgresDatabase, PostgresServer

@@ -30,8 +30,8 @@ from services.vm.documents.devices import (
     Topology,
 )
 from services.vm.documents.model import Console, Graphics, Power, VmDocument
-from services.vm.documents.plan import StepKind
 from services.vm.documents.records import Outcome
+from services.vm.documents.steps import StepKind
 from tests.fixtures.fix_libvirt import private_libvirtd
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.system.vm_documents_running import running

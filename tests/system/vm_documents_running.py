@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from protocol.records import Plain, from_wire, to_wire
 from services.vm.documents.model import VmDocument
-from services.vm.documents.plan import StepKind
 from services.vm.documents.records import ApplyReply, DocumentList, PlanReply, VmView
+from services.vm.documents.steps import StepKind
 from services.vm.service import VmService
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
