@@ -12,7 +12,6 @@ from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
 from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import VmDocument
 from services.vm.documents.parse import parse_documents, render_document
-from services.vm.documents.plan import Step, StepKind
 from services.vm.documents.records import (
     ApplyReply,
     DocumentList,
@@ -21,6 +20,7 @@ from services.vm.documents.records import (
     StepResult,
     VmView,
 )
+from services.vm.documents.steps import Step, StepKind
 from services.vm.model import DomainList, DomainState
 
 # The node takes messages up to a megabyte.
@@ -83,6 +83,8 @@ def render_plan(reply: PlanReply) -> list[Line]:
     lines = _stale(reply.is_stale)
     for step in reply.plan.steps:
         lines += _step_lines(step)
+    if reply.omitted:
+        lines.append(line(f"and {reply.omitted} more steps"))
     count = len(reply.plan.effects)
     notes = len(reply.plan.steps) - count
     if not reply.plan.steps:

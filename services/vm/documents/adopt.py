@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import Plain, from_wire
-from services.vm.documents.devices import size_text
+from services.vm.documents.checks import size_text
 from services.vm.documents.errors import AdoptionError
 from services.vm.documents.model import NAMESPACE, VmDocument, derived_mac
 from services.vm.documents.xml import AGENT_CHANNEL, DEFAULT_MODEL, MODES, Mark, read_mark

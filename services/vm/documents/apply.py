@@ -13,9 +13,9 @@ from services.vm.deadline import start_thread
 from services.vm.documents.definitions import STOP_TIMEOUT_S, Definitions, Target
 from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import VmDocument
-from services.vm.documents.plan import Observed, Step, StepKind
 from services.vm.documents.records import Outcome, StepResult, StoredDocument
-from services.vm.documents.seeds import check_seed, seed_path
+from services.vm.documents.seeds import check_seed, drop_seeds, seed_path
+from services.vm.documents.steps import Observed, Step, StepKind
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.driver import Driver
 from services.vm.operations.errors import OperationUnknownError, PlaceRefusedError
@@ -27,6 +27,8 @@ START_TIMEOUT_S = 120.0
 # Reading a few hundred definitions while libvirt starts guests.
 OBSERVE_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 1.0
+# After these no other image than the document's is in use; older ones may hold passwords.
+_ENDS_SEEDS = frozenset((StepKind.START, StepKind.RESTART, StepKind.UNDEFINE))
 
 
 class Applier:
@@ -131,6 +133,11 @@ class Applier:
             results.append(result)
             if result.outcome is not Outcome.DONE:
                 failed.add(step.name)
+            elif step.kind in _ENDS_SEEDS:
+                target = targets.get(step.name)
+                keep = "" if target is None else target.seed
+                directory = Path(self._image_dirs[0])
+                await asyncio.to_thread(drop_seeds, step.name, directory, keep=keep)
             self._tell(result)
         return tuple(results)
 

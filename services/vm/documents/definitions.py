@@ -14,8 +14,8 @@ from services.vm.documents.adopt import adopt_xml
 from services.vm.documents.errors import AdoptionError, DomainRunningError, FencedError
 from services.vm.documents.keep import keep_places
 from services.vm.documents.model import VmDocument
-from services.vm.documents.plan import Observed, Step, StepKind
 from services.vm.documents.seeds import write_seed
+from services.vm.documents.steps import Observed, Step, StepKind
 from services.vm.documents.xml import (
     MARK_NAMESPACE,
     MARK_PREFIX,

@@ -6,22 +6,18 @@ import enum
 import re
 from dataclasses import dataclass, field
 
+from services.vm.documents.checks import check_cpu_set, check_path, check_range, parse_size
+
 # As the hypervisor's own limits, or well above what a host has.
 CPUS_MAX = 512
-MEMORY_BYTES_MIN = 1 << 20
-MEMORY_BYTES_MAX = 16 << 40
 TEXT_BYTES_MAX = 64 << 10
-PATH_BYTES_MAX = 1024
 BOOT_ORDER_MAX = 99
 LINK_NAME_BYTES_MAX = 15
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_SIZE = re.compile(r"([1-9][0-9]{0,10})(KiB|MiB|GiB|TiB)")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _SERIAL = re.compile(r"[A-Za-z0-9_.+-]{1,36}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
 class Accelerator(enum.Enum):
@@ -316,50 +312,3 @@ class CloudInit:
                 raise ValueError(f"{name} has {size} bytes; at most {TEXT_BYTES_MAX} are allowed")
         if not (self.user_data or self.meta_data or self.network_config):
             raise ValueError("it is empty; expected user_data, meta_data or network_config")
-
-
-def parse_size(text: str, name: str) -> int:
-    """Bytes of ``512MiB``.
-
-    Raises:
-        ValueError: it is none, or out of range.
-    """
-    found = _SIZE.fullmatch(text)
-    size = int(found[1]) * _UNITS[found[2]] if found is not None else 0
-    if not MEMORY_BYTES_MIN <= size <= MEMORY_BYTES_MAX:
-        raise ValueError(f"{name} is {text!r:.60}; expected 1MiB to 16TiB, such as 512MiB or 2GiB")
-    return size
-
-
-def size_text(size_bytes: int) -> str:
-    """The size in the largest unit that it is a whole number of; rounded up to KiB."""
-    size_kib = -(-size_bytes // 1024)
-    for unit in ("TiB", "GiB", "MiB"):
-        if size_kib and size_kib % (_UNITS[unit] >> 10) == 0:
-            return f"{size_kib // (_UNITS[unit] >> 10)}{unit}"
-    return f"{size_kib}KiB"
-
-
-def check_range(name: str, value: int, least: int, most: int) -> None:
-    """Raise ValueError unless the value lies in the range."""
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; expected {least} to {most}")
-
-
-def check_path(name: str, path: str) -> None:
-    """Raise ValueError unless it is a plain absolute path."""
-    parts = path.split("/")
-    is_plain = path.startswith("/") and path.isprintable() and ".." not in parts
-    if not is_plain or path.endswith("/") or len(path.encode()) > PATH_BYTES_MAX:
-        raise ValueError(
-            f"{name} is {path!r:.60}; expected an absolute path without '..', at most "
-            f"{PATH_BYTES_MAX} bytes long"
-        )
-
-
-def check_cpu_set(text: str) -> None:
-    """Raise ValueError unless it names processors as ``0-3,8``."""
-    for part in text.split(","):
-        found = _RANGE.fullmatch(part)
-        if found is None or int(found[2] or found[1]) < int(found[1]):
-            raise ValueError(f"pinning has {text!r:.60}; expected processors such as 0-3,8")

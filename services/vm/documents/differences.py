@@ -47,20 +47,14 @@ def differences(adopted: Adopted, wanted: VmDocument, seed: str = "") -> tuple[D
     found = in_xml(adopted.document)
     target = _as_libvirt_keeps(found, in_xml(with_seed(wanted, seed)))
     others = (replace(found, disks=()), replace(target, disks=()))
-    return (*_compare(*others, ""), *_compare_disks(found.disks, target.disks))
+    changes = (*_compare(*others, ""), *_compare_disks(found.disks, target.disks))
+    return tuple(change for change in changes if not _is_open(change, adopted.document, wanted))
 
 
 def _as_libvirt_keeps(found: VmDocument, wanted: VmDocument) -> VmDocument:
     """Take over what libvirt fills in where the document leaves it open."""
-    family = _FAMILIES.get(wanted.machine)
-    if family is not None and found.machine.startswith((family, wanted.machine)):
-        wanted = replace(wanted, machine=found.machine)
     if wanted.cpus.model == DEFAULT_MODEL:
         wanted = replace(wanted, cpus=replace(wanted.cpus, model=found.cpus.model))
-    if wanted.accelerator is Accelerator.AUTO:
-        wanted = replace(wanted, accelerator=found.accelerator)
-    if found.accelerator is Accelerator.AUTO:  # of libvirt's test driver, which has no machines
-        wanted = replace(wanted, accelerator=found.accelerator, machine=found.machine)
     size = Memory(size=_normal(wanted.memory.bytes), maximum=_normal(wanted.memory.bytes_max))
     found_size = Memory(size=_normal(found.memory.bytes), maximum=_normal(found.memory.bytes_max))
     if size == found_size:  # 1GiB and 1024MiB, or a maximum that is the size
@@ -71,6 +65,16 @@ def _as_libvirt_keeps(found: VmDocument, wanted: VmDocument) -> VmDocument:
         replace(card, mac=_shown_mac(wanted, index)) for index, card in enumerate(wanted.networks)
     )
     return replace(wanted, networks=networks)
+
+
+def _is_open(change: Difference, found: VmDocument, wanted: VmDocument) -> bool:
+    """Whether the document leaves to the host what differs."""
+    is_test = found.accelerator is Accelerator.AUTO  # libvirt's test driver has no machines
+    if change.path == "accelerator":
+        return is_test or wanted.accelerator is Accelerator.AUTO
+    family = _FAMILIES.get(wanted.machine)
+    is_version = family is not None and found.machine.startswith(family)
+    return change.path == "machine" and (is_test or is_version)
 
 
 def _shown_mac(document: VmDocument, index: int) -> str:

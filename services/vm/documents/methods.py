@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from protocol.records import Plain, from_wire, to_wire
@@ -14,18 +14,11 @@ from services.vm.documents.errors import (
     ApplyBusyError,
     DocumentNotFoundError,
     DomainRunningError,
+    FencedError,
     PlanRefusedError,
 )
 from services.vm.documents.model import VmDocument
-from services.vm.documents.plan import (
-    Allowed,
-    Desired,
-    Observed,
-    Step,
-    StepKind,
-    VmPlan,
-    plan_machines,
-)
+from services.vm.documents.plan import plan_machines
 from services.vm.documents.records import (
     ApplyReply,
     ApplyRequest,
@@ -36,6 +29,16 @@ from services.vm.documents.records import (
     PlanRequest,
     StoredDocument,
     VmView,
+    fit_results,
+    fit_steps,
+)
+from services.vm.documents.steps import (
+    Allowed,
+    Desired,
+    Observed,
+    Step,
+    StepKind,
+    VmPlan,
 )
 from services.vm.documents.store import DocumentStore, Reading
 from services.vm.errors import DomainNotFoundError
@@ -119,7 +122,9 @@ class Methods:
         merged = _merge(reading.documents, wanted.documents)
         only = _only(wanted.names, wanted.documents)
         plan = self._plan(merged, observed, reading, wanted.allowed, only)
-        return to_wire(PlanReply(plan=plan, is_stale=reading.is_stale))
+        steps, omitted = fit_steps(plan.steps)
+        reply = PlanReply(plan=VmPlan(steps=steps), is_stale=reading.is_stale, omitted=omitted)
+        return to_wire(reply)
 
     async def apply(self, request: Request) -> Plain:
         """Body: ApplyRequest. Reply: ApplyReply."""
@@ -138,25 +143,20 @@ class Methods:
         merged = _merge(reading.documents, wanted.documents)
         first = self._plan(merged, observed, reading, wanted.allowed, given)
         _check_refusals(first)
-        versions = {}
-        for document in wanted.documents:
-            expected = wanted.expected.get(document.name)
-            stored = await store.put(
-                document, by=request.caller, now_s=time.time(), expected=expected
-            )
-            versions[document.name] = stored.version
-            self._context.emit(
-                "vm:document-kept", vm=document.name, version=stored.version, caller=request.caller
-            )
-        if wanted.documents:
+        versions = await self._keep(wanted.documents, request.caller, wanted.expected)
+        if versions:
             reading = await store.read()
         only = _only(wanted.names, wanted.documents)
         plan = self._plan(reading.documents, observed, reading, wanted.allowed, only)
         steps = [step for step in plan.effects if not wanted.define_only or step.kind in _DEFINING]
         results = await applier.take(steps, reading.documents)
-        notes = tuple(step for step in plan.steps if step.kind.is_note)
+        notes, omitted = fit_steps([step for step in plan.steps if step.kind.is_note])
         return ApplyReply(
-            results=results, notes=notes, versions=versions, is_stale=reading.is_stale
+            results=fit_results(results),
+            notes=notes,
+            versions=versions,
+            is_stale=reading.is_stale,
+            omitted=omitted,
         )
 
     async def undefine(self, request: Request) -> Plain:
@@ -177,6 +177,7 @@ class Methods:
                 )
             if domain is not None and is_ours and domain.record.state.is_active:
                 raise DomainRunningError(f"{wanted.name} runs: stop it before it is undefined")
+            _check_owner(domain, stored)
             if stored is not None:
                 await store.remove(
                     wanted.name, by=request.caller, now_s=time.time(), expected=wanted.expected
@@ -197,17 +198,25 @@ class Methods:
             reading = await store.read()
             observed = await applier.observe()
             document = _adoptable(name, observed, _find(reading, name))
-            stored = await store.put(document, by=request.caller, now_s=time.time(), expected=0)
-            self._context.emit(
-                "vm:document-kept", vm=name, version=stored.version, caller=request.caller
-            )
+            versions = await self._keep((document,), request.caller, {name: 0})
             reading = await store.read()
             allowed = Allowed(adopt=True)
             plan = self._plan(reading.documents, observed, reading, allowed, frozenset({name}))
             results = await applier.take(plan.effects, reading.documents)
             notes = tuple(step for step in plan.steps if step.kind.is_note)
-            versions = {name: stored.version}
             return to_wire(ApplyReply(results=results, notes=notes, versions=versions))
+
+    async def _keep(
+        self, documents: Sequence[VmDocument], caller: str, expected: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Keep documents, all or none; returns their versions."""
+        if not documents:
+            return {}
+        kept = await self._store.put(documents, by=caller, now_s=time.time(), expected=expected)
+        for stored in kept:
+            name, version = stored.document.name, stored.version
+            self._context.emit("vm:document-kept", vm=name, version=version, caller=caller)
+        return {stored.document.name: stored.version for stored in kept}
 
     def _plan(
         self,
@@ -262,6 +271,15 @@ def _adoptable(
     return replace(domain.adopted.document, autostart=domain.record.autostart)
 
 
+def _check_owner(domain: Observed | None, stored: StoredDocument | None) -> None:
+    mark = None if domain is None or domain.adopted is None else domain.adopted.mark
+    if mark is not None and stored is not None and mark.epoch > stored.epoch:
+        raise FencedError(
+            f"{stored.document.name} has a newer owner (epoch {mark.epoch}, here {stored.epoch})",
+            epoch=mark.epoch,
+        )
+
+
 def _check_refusals(plan: VmPlan) -> None:
     refused = [step for step in plan.steps if step.kind is StepKind.REFUSED]
     if refused:
@@ -306,5 +324,4 @@ def _info(item: StoredDocument) -> DocumentInfo:
         priority=document.priority,
         updated_s=item.updated_s,
         updated_by=item.updated_by,
-        labels=document.labels,
     )

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocol.records import to_wire
+from services.vm.documents.checks import check_range
 from services.vm.documents.devices import (
     Accelerator,
     CloudInit,
@@ -31,7 +32,6 @@ from services.vm.documents.devices import (
     FirmwareKind,
     Memory,
     Nic,
-    check_range,
 )
 
 # Some hundreds of them and their plan go through one message of 1 MiB.

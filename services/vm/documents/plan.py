@@ -11,120 +11,20 @@ by priority, the highest first, then by name.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from services.vm.documents.adopt import Adopted
 from services.vm.documents.differences import Difference, differences
 from services.vm.documents.model import Power, VmDocument
-from services.vm.model import DomainRecord, DomainState
+from services.vm.documents.steps import Allowed, Desired, Observed, Step, StepKind, VmPlan
+from services.vm.documents.xml import MODES
+from services.vm.model import DomainState
 
 DETAILS_MAX = 20
 
 
-class StepKind(enum.Enum):
-    """What is done; the notes at the end do nothing."""
-
-    STOP = "stop"
-    UNDEFINE = "undefine"
-    DEFINE = "define"
-    REDEFINE = "redefine"
-    MARK = "mark"
-    AUTOSTART = "autostart"
-    RESIZE_MEMORY = "resize-memory"
-    RESIZE_CPUS = "resize-cpus"
-    RESTART = "restart"
-    START = "start"
-    NEEDS_RESTART = "needs-restart"
-    REFUSED = "refused"
-    ORPHAN = "orphan"
-    ELSEWHERE = "elsewhere"
-
-    @property
-    def is_note(self) -> bool:
-        """It is told and nothing is done."""
-        return self in _NOTES
-
-
-_NOTES = frozenset((StepKind.NEEDS_RESTART, StepKind.REFUSED, StepKind.ORPHAN, StepKind.ELSEWHERE))
 _ORDER = {kind: number for number, kind in enumerate(StepKind)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
-    """A document of this node.
-
-    Attributes:
-        epoch: of this node's ownership.
-        seed: path of the image that cloud-init reads; "" for none.
-    """
-
-    document: VmDocument
-    epoch: int
-    seed: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """A domain of this host.
-
-    Attributes:
-        adopted: of its inactive XML; None where that can't be said by a document.
-        fault: why not.
-        active: of the XML that it runs with; None where it does not run.
-    """
-
-    record: DomainRecord
-    adopted: Adopted | None
-    fault: str = ""
-    active: Adopted | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
-    """What was asked for beyond the harmless.
-
-    Attributes:
-        adopt: take over domains of somebody else, by marking them.
-        replace: redefine although the domain has parts that the document can't say; they are lost.
-        restart: stop and start a running guest whose new definition needs it.
-        undefine: undefine domains of ours whose document is gone; their disks stay.
-    """
-
-    adopt: bool = False
-    replace: bool = False
-    restart: bool = False
-    undefine: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step.
-
-    Attributes:
-        reason: why, in a sentence without its end.
-        details: single values that change, or parts that are in the way.
-        value: what it is set to: bytes, processors, or 0 and 1.
-    """
-
-    kind: StepKind
-    name: str
-    reason: str
-    details: tuple[str, ...] = ()
-    value: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VmPlan:
-    """The steps, in the order in which they are taken, and then the notes."""
-
-    steps: tuple[Step, ...] = ()
-
-    @property
-    def effects(self) -> tuple[Step, ...]:
-        """The steps that do something."""
-        return tuple(step for step in self.steps if not step.kind.is_note)
 
 
 def plan_machines(
@@ -132,7 +32,7 @@ def plan_machines(
     observed: Mapping[str, Observed],
     *,
     node_id: str,
-    allowed: Allowed = Allowed(),
+    allowed: Allowed = Allowed(),  # noqa: B008 - frozen
     only: frozenset[str] | None = None,
     unreadable: frozenset[str] = frozenset(),
 ) -> VmPlan:
@@ -240,7 +140,7 @@ def _running(
     item: Desired, domain: Observed, changes: Sequence[Difference], allowed: Allowed
 ) -> list[Step]:
     """What a running guest can be given at once, and what it needs a restart for."""
-    document, now = item.document, _without_balloon(domain)
+    document, now = item.document, _as_defined(domain)
     pending = changes if now is None else differences(now, document, item.seed)
     steps: list[Step] = []
     rest: list[str] = []
@@ -262,15 +162,21 @@ def _running(
     return [*steps, _note(StepKind.NEEDS_RESTART, document.name, reason, rest)]
 
 
-def _without_balloon(domain: Observed) -> Adopted | None:
-    """What runs, with the memory as it is defined: a guest takes and gives it in its own time."""
+def _as_defined(domain: Observed) -> Adopted | None:
+    """What runs, without what makes no difference to its definition.
+
+    A guest takes and gives memory in its own time; the host's model is a certain one in a running
+    guest.
+    """
     now, defined = domain.active, domain.adopted
     if now is None or defined is None:
         return now
-    memory = defined.document.memory
-    if now.document.memory.bytes_max != memory.bytes_max:
-        return now
-    return replace(now, document=replace(now.document, memory=memory))
+    running, wanted = now.document, defined.document
+    if running.memory.bytes_max == wanted.memory.bytes_max:
+        running = replace(running, memory=wanted.memory)
+    if wanted.cpus.model in MODES:
+        running = replace(running, cpus=replace(running.cpus, model=wanted.cpus.model))
+    return replace(now, document=running)
 
 
 def _fits(document: VmDocument, now: Adopted) -> bool:

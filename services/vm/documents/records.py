@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from services.vm.documents.model import VmDocument
-from services.vm.documents.plan import Allowed, Step, VmPlan
+from services.vm.documents.steps import Allowed, Step, VmPlan
 from services.vm.model import DomainRecord
+
+# Of a message of 1 MiB; an apply has notes and results in one.
+REPLY_BYTES_MAX = 400 << 10
+_STEP_BYTES = 60
+_SHORT = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +80,12 @@ class PlanReply:
 
     Attributes:
         is_stale: the database is away; these documents are the last known.
+        omitted: steps that did not fit into one message.
     """
 
     plan: VmPlan
     is_stale: bool = False
+    omitted: int = 0
 
 
 class Outcome(enum.Enum):
@@ -107,12 +115,14 @@ class ApplyReply:
     Attributes:
         versions: of the documents that were given, by name.
         notes: of the plan.
+        omitted: notes that did not fit into one message.
     """
 
     results: tuple[StepResult, ...] = ()
     notes: tuple[Step, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
     is_stale: bool = False
+    omitted: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -132,7 +142,6 @@ class DocumentInfo:
     priority: int
     updated_s: float = 0.0
     updated_by: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,3 +176,44 @@ class VmView:
     steps: tuple[Step, ...] = ()
     fault: str = ""
     is_stale: bool = False
+
+
+def fit_steps(
+    steps: Sequence[Step], bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[tuple[Step, ...], int]:
+    """The steps as far as they fit into a message, without details rather than not at all.
+
+    Returns:
+        The steps, and how many were left away at the end.
+    """
+    if sum(_size(step) for step in steps) > bytes_max:
+        steps = [replace(step, details=()) for step in steps]
+    kept: list[Step] = []
+    for step in steps:
+        bytes_max -= _size(step)
+        if bytes_max < 0:
+            break
+        kept.append(step)
+    return tuple(kept), len(steps) - len(kept)
+
+
+def fit_results(
+    results: Sequence[StepResult], bytes_max: int = REPLY_BYTES_MAX
+) -> tuple[StepResult, ...]:
+    """All results; without details, and with short messages, where they would not fit."""
+    if sum(_size(result.step) + len(result.message) for result in results) <= bytes_max:
+        return tuple(results)
+    return tuple(
+        replace(
+            result,
+            step=replace(result.step, details=(), reason=result.step.reason[:_SHORT]),
+            message=result.message[:_SHORT],
+        )
+        for result in results
+    )
+
+
+def _size(step: Step) -> int:
+    """What it takes in a message, roughly and rather too much."""
+    texts = (step.name, step.reason, *step.details)
+    return _STEP_BYTES + sum(len(text.encode()) + 4 for text in texts)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from services.vm.documents.errors import DocumentError
@@ -65,6 +67,21 @@ def write_seed(document: VmDocument, path: str) -> None:
         temporary.rename(file)
     except OSError as exc:
         raise DocumentError(f"{document.name}: can't write {file}: {exc.strerror}") from exc
+
+
+def drop_seeds(name: str, directory: Path, *, keep: str) -> None:
+    """Remove a machine's images but one; blocks. What can't be removed stays.
+
+    Args:
+        name: the machine's.
+        directory: as for ``seed_path``.
+        keep: path of the one that is in use; "" for none.
+    """
+    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{_DIGEST_LETTERS}}}\.iso")
+    with contextlib.suppress(OSError):
+        for file in (directory / _DIRECTORY).iterdir():
+            if pattern.fullmatch(file.name) and str(file) != keep:
+                file.unlink(missing_ok=True)
 
 
 def _texts(document: VmDocument) -> tuple[str, str, str]:

@@ -11,9 +11,11 @@ import asyncio
 import datetime as dt
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -40,6 +42,7 @@ from services.vm.documents.records import StoredDocument
 # More guests than a host runs; a plan of them still is one message.
 DOCUMENTS_MAX = 1024
 FORMAT = 1
+_ANY: Mapping[str, int] = MappingProxyType({})
 _FILE_BYTES_MAX = 256 << 20
 _COLUMNS = "name, document, version, epoch, updated_at, updated_by"
 _READ = (
@@ -120,7 +123,8 @@ class DocumentStore:
             DocumentStoreError: neither table nor file can be used.
         """
         try:
-            rows = await self._rows(_READ, [self._node_id, DOCUMENTS_MAX])
+            async with self._use() as connection:
+                rows = await _rows(connection, _READ, [self._node_id, DOCUMENTS_MAX])
         except DocumentsUnavailableError:
             kept = self._kept
             if kept is None:
@@ -139,25 +143,46 @@ class DocumentStore:
         return reading
 
     async def put(
-        self, document: VmDocument, *, by: str, now_s: float, expected: int | None = None
-    ) -> StoredDocument:
-        """Keep a document; one that is kept already keeps its version.
+        self,
+        documents: Iterable[VmDocument],
+        *,
+        by: str,
+        now_s: float,
+        expected: Mapping[str, int] = _ANY,
+    ) -> tuple[StoredDocument, ...]:
+        """Keep documents, all or none; one that is kept already keeps its version.
 
         Args:
-            document: for this node.
+            documents: for this node.
             by: who says so.
             now_s: Unix time.
-            expected: the version that it must have; 0 for a new one, None for any.
+            expected: the versions that they must have, by name; 0 for a new one.
 
         Raises:
-            DocumentElsewhereError, DocumentChangedError, DocumentsFullError: it is not kept.
+            DocumentElsewhereError, DocumentChangedError, DocumentsFullError: none is kept.
             DocumentsUnavailableError: the database is away.
         """
-        known = await self._rows(_LOOK, [document.name])
+        async with self._use() as connection, connection.transaction():
+            return tuple(
+                [
+                    await self._put(connection, item, by, now_s, expected.get(item.name))
+                    for item in documents
+                ]
+            )
+
+    async def _put(
+        self,
+        connection: Connection,
+        document: VmDocument,
+        by: str,
+        now_s: float,
+        expected: int | None,
+    ) -> StoredDocument:
+        known = await _rows(connection, _LOOK, [document.name])
         is_new = not known or known[0][2]
         if is_new and expected:
             raise _changed(document.name, expected, 0)
-        if is_new and (await self._rows(_COUNT, [self._node_id]))[0][0] >= DOCUMENTS_MAX:
+        if is_new and (await _rows(connection, _COUNT, [self._node_id]))[0][0] >= DOCUMENTS_MAX:
             raise DocumentsFullError(f"there are {DOCUMENTS_MAX} documents, as many as may be")
         given = {
             "name": document.name,
@@ -168,9 +193,9 @@ class DocumentStore:
             "by": by,
             "expected": expected,
         }
-        rows = await self._rows(_PUT, given)
+        rows = await _rows(connection, _PUT, given)
         if not rows:
-            raise await self._reason(document.name, expected)
+            raise await self._reason(connection, document.name, expected)
         return _stored(rows[0])
 
     async def remove(
@@ -184,17 +209,18 @@ class DocumentStore:
         """
         now = dt.datetime.fromtimestamp(now_s, tz=dt.UTC)
         given = [now, now, by, name, self._node_id, expected, expected]
-        if not await self._rows(_REMOVE, given):
-            raise await self._reason(name, expected)
+        async with self._use() as connection:
+            if not await _rows(connection, _REMOVE, given):
+                raise await self._reason(connection, name, expected)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._single.close()
 
     async def _reason(
-        self, name: str, expected: int | None
+        self, connection: Connection, name: str, expected: int | None
     ) -> DocumentElsewhereError | DocumentChangedError | DocumentNotFoundError:
-        known = await self._rows(_LOOK, [name])
+        known = await _rows(connection, _LOOK, [name])
         if not known or known[0][2]:
             return DocumentNotFoundError(f"there is no document {name}", name=name)
         node_id, version, _ = known[0]
@@ -207,13 +233,11 @@ class DocumentStore:
             )
         return _changed(name, expected, version)
 
-    async def _rows(
-        self, query: str, parameters: Sequence[object] | dict[str, object]
-    ) -> list[Row]:
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[Connection]:
         try:
             async with self._single.use() as connection:
-                cursor = await connection.execute(query, parameters)
-                return await cursor.fetchall()
+                yield connection
         except DatabaseUnavailableError as exc:
             raise DocumentsUnavailableError(
                 f"the database is away, so documents can't be changed: {exc.message}"
@@ -260,6 +284,13 @@ class DocumentStore:
                 f"the database is away and {self._file} is not understood: {exc}"
             ) from exc
         return Reading(documents=content.documents, unreadable=content.unreadable)
+
+
+async def _rows(
+    connection: Connection, query: str, parameters: Sequence[object] | dict[str, object]
+) -> list[Row]:
+    cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall()
 
 
 def _stored(row: Row) -> StoredDocument:

@@ -13,7 +13,7 @@ from services.vm.documents import errors
 from services.vm.documents.devices import CloudInit, Cpus, Disk, Nic
 from services.vm.documents.model import VmDocument
 from services.vm.documents.parse import parse_documents
-from services.vm.documents.plan import StepKind
+from services.vm.documents.steps import StepKind
 
 ROOT = Path(__file__).parents[5]
 TEXT = (ROOT / "docs/vm.md").read_text()

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.records import to_wire
-from services.vm.documents.devices import CloudInit, Disk, Memory, Nic, parse_size, size_text
+from services.vm.documents.checks import parse_size, size_text
+from services.vm.documents.devices import (
+    CloudInit,
+    Disk,
+    Memory,
+    Nic,
+)
 from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import Power, VmDocument, derived_mac
 from services.vm.documents.parse import (

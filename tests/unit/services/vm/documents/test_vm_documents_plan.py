@@ -14,13 +14,13 @@ from services.vm.documents.adopt import adopt_xml
 from services.vm.documents.devices import Accelerator, Cpus, Disk, Memory, Nic
 from services.vm.documents.differences import differences
 from services.vm.documents.model import Placement, Power, VmDocument
-from services.vm.documents.plan import (
+from services.vm.documents.plan import plan_machines
+from services.vm.documents.steps import (
     Allowed,
     Desired,
     Observed,
     Step,
     StepKind,
-    plan_machines,
 )
 from services.vm.documents.xml import Mark, VirtType, domain_xml
 from services.vm.model import DomainRecord, DomainState
@@ -297,3 +297,23 @@ def test_a_plan_leads_to_its_document(
     assert differences(changed.adopted, after) == ()
     if found.adopted is not None and differences(found.adopted, after):
         assert StepKind.REDEFINE in [step.kind for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "is_same"),
+    [
+        ("pc-q35-7.2", "q35", True),
+        ("pc-i440fx-7.2", "pc", True),
+        ("pc-q35-7.2", "pc", False),
+        ("pc-i440fx-7.2", "q35", False),
+        ("pc-q35-7.1", "pc-q35-7.2", False),
+    ],
+)
+def test_a_machine_without_a_version_is_any_of_its_family(
+    found: str, wanted: str, *, is_same: bool
+) -> None:
+    """The two families begin alike and are not the same."""
+    there = domain(document(machine=found))
+    assert there.adopted is not None
+
+    assert (differences(there.adopted, document(machine=wanted)) == ()) is is_same

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from services.vm.documents.checks import size_text
 from services.vm.documents.devices import (
     Accelerator,
     Cpus,
@@ -22,7 +23,6 @@ from services.vm.documents.devices import (
     Nic,
     NicModel,
     Topology,
-    size_text,
 )
 from services.vm.documents.model import Console, Graphics, OnCrash, VmDocument
 
