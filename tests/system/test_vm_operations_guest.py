@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from protocol.messages.health import HealthState
@@ -137,24 +138,65 @@ def test_a_mute_libvirt_makes_an_order_unknown_and_the_component_degraded(
     asyncio.run(scenario())
 
 
-def test_a_libvirtd_killed_in_the_middle_leaves_an_unknown_operation(
+def test_a_libvirtd_that_restarts_in_the_middle_of_a_stop_is_waited_for(
     libvirtd: PrivateLibvirtd, guest: Any
 ) -> None:
-    """What was asked may have happened: it is called unknown, and the next order works."""
+    """The guest is not forced before its time, and then it is."""
 
     async def scenario() -> None:
         async with running(libvirtd.uri) as node:
             await order(node, "vm.start", domain="web1")
-            begun = await raw(node, "vm.stop", domain="web1", agent_s=0, acpi_s=20)
-            await wait_until(lambda: bool(begun), "begin")
+            begun = await raw(node, "vm.stop", domain="web1", agent_s=0, acpi_s=4)
             await asyncio.sleep(0.5)
             libvirtd.signal_daemon(signal.SIGKILL)
-            end = await order(node, "vm.operation", id=begun["id"])
-            assert end.state in (OperationState.UNKNOWN, OperationState.FAILED), end
-            assert end.error
+            await asyncio.sleep(0.3)
+            assert (await order(node, "vm.operation", id=begun["id"], wait_s=0.0)).error == ""
             await asyncio.to_thread(libvirtd.start)
-            again = await order(node, "vm.stop", domain="web1", agent_s=0, acpi_s=0)
-            assert again.state is OperationState.DONE
+            end = await order(node, "vm.operation", id=begun["id"])
+            assert end.note == "web1 is off after its hypervisor was told to end", end
+            assert (end.ended_s or 0) - end.began_s >= 4
+
+    asyncio.run(scenario())
+
+
+def test_a_removal_that_was_interrupted_is_gone_on_with(
+    libvirtd: PrivateLibvirtd, guest: Any, disk: Path, tmp_path: Path
+) -> None:
+    """The block job of somebody who went before the end is taken over."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            await order(node, "vm.start", domain="web1")
+            await order(node, "vm.snapshot.create", domain="web1", snapshot="one")
+            overlay = str(tmp_path / "web1.one.qcow2")
+            begin = guest.blockCommit
+            await asyncio.to_thread(
+                begin, "vda", str(disk), overlay, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+            )
+            removed = await order(node, "vm.snapshot.delete", domain="web1", snapshot="one")
+            assert removed.error == "", removed
+            assert files(tmp_path) == ["web1.qcow2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_image_is_named_and_stops_the_start(
+    libvirtd: PrivateLibvirtd, guest: Any, disk: Path
+) -> None:
+    """The guest stays off, and starts once the image is back."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri) as node:
+            away = await asyncio.to_thread(disk.rename, disk.with_suffix(".away"))
+            failed = await order(node, "vm.start", domain="web1")
+            assert (failed.state, failed.error_code) == (
+                OperationState.FAILED,
+                "vm.libvirt_refused",
+            )
+            assert str(disk) in failed.error
+            assert (await node.domain("web1")).state.value == "shutoff"
+            await asyncio.to_thread(away.rename, disk)
+            assert (await order(node, "vm.start", domain="web1")).error == ""
 
     asyncio.run(scenario())
 

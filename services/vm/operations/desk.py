@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from protocol.errors import NovacronError
+from protocol.messages.metrics import MetricKind, MetricSample
 from services.vm.errors import LibvirtLostError, LibvirtTimeoutError
 from services.vm.operations.errors import (
     NoOperationError,
@@ -189,6 +190,10 @@ class Desk:
         }
         self._context.log.info("operation_ended", caller=record.caller, **fields)
         self._context.emit("vm:operation", **fields)
+        labels = {"method": record.method, "state": state.value}
+        self._context.measure(
+            MetricSample(MetricKind.COUNTER, "novacron_vm_operations_total", 1, labels)
+        )
 
     def _over(self, number: int, key: str) -> None:
         task = self._tasks.pop(number)

@@ -179,6 +179,10 @@ class Driver:
         """Let the guest's processors go on."""
         self.act(uuid, "resume it", lambda d: d.resume())
 
+    def wake(self, uuid: str) -> None:
+        """Wake a guest that put itself to sleep."""
+        self.act(uuid, "wake it", lambda d: d.pMWakeup(0))
+
     def save(self, uuid: str, file: str) -> None:
         """Write the guest's memory to a file and end it; "" = where libvirt keeps it."""
         self.act(uuid, "save it", lambda d: d.save(file) if file else d.managedSave(0))

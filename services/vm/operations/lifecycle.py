@@ -12,7 +12,12 @@ from functools import partial
 from typing import TypeVar, assert_never
 
 from protocol.errors import NovacronError
-from services.vm.errors import DomainNotFoundError, LibvirtRefusedError
+from services.vm.errors import (
+    DomainNotFoundError,
+    LibvirtLostError,
+    LibvirtRefusedError,
+    LibvirtUnavailableError,
+)
 from services.vm.model import DomainState
 from services.vm.operations import escalation
 from services.vm.operations.calls import DeadlineCalls
@@ -22,6 +27,7 @@ from services.vm.operations.errors import (
     NoSpaceError,
     OperationFailedError,
     OperationRefusedError,
+    OperationUnknownError,
 )
 from services.vm.operations.model import (
     AutostartRequest,
@@ -38,6 +44,8 @@ START_TIMEOUT_S = 180.0
 SAVE_TIMEOUT_S = 3600.0
 SHORT_TIMEOUT_S = 30.0
 POLL_S = 0.2
+# How long a stop that is under way waits for a libvirt that is gone.
+LOST_MAX_S = 30.0
 T = TypeVar("T")
 _RUNS = (DomainState.RUNNING, DomainState.BLOCKED)
 
@@ -66,6 +74,8 @@ class Lifecycle:
     async def start(self, guest: Guest, request: StartRequest, progress: Progress) -> Outcome:
         """Start it; a paused guest is a started one."""
         guest = await self.look(guest.uuid)
+        if guest.state is DomainState.PM_SUSPENDED:
+            return await self._wake(guest, progress)
         if guest.state.is_active:
             return Outcome(note=f"{guest.name} is {guest.state.value} already", changed=False)
         how = "restoring its saved state" if guest.has_saved and not request.fresh else "starting"
@@ -85,9 +95,19 @@ class Lifecycle:
             agent_s=request.agent_s, acpi_s=request.acpi_s, force_s=request.force_s
         )
         event: escalation.Event = escalation.Begin()
+        lost_s: float | None = None
         while True:
-            if not await self._is_active(guest):
-                event = escalation.Stopped()
+            try:
+                if not await self._is_active(guest):
+                    event = escalation.Stopped()
+                lost_s = None
+            except (LibvirtLostError, LibvirtUnavailableError) as exc:
+                # A libvirtd that restarts takes a second or two, and the guest its time anyway.
+                lost_s = time.monotonic() if lost_s is None else lost_s
+                if time.monotonic() - lost_s > LOST_MAX_S:
+                    raise OperationUnknownError(exc.message) from exc
+                await asyncio.sleep(POLL_S)
+                continue
             state, actions = escalation.step(state, event, time.monotonic())
             event = escalation.Tick()
             for action in actions:
@@ -136,6 +156,8 @@ class Lifecycle:
         guest = self._must_be_active(await self.look(guest.uuid))
         if guest.state in _RUNS:
             return Outcome(note=f"{guest.name} runs already", changed=False)
+        if guest.state is DomainState.PM_SUSPENDED:
+            return await self._wake(guest, progress)
         progress.step("resuming")
         await self._run(guest, "resume", partial(self._driver.resume, guest.uuid))
         return Outcome(note=f"{guest.name} runs")
@@ -218,6 +240,12 @@ class Lifecycle:
             guest, "take a picture of", partial(self._driver.screenshot, guest.uuid)
         )
 
+    async def _wake(self, guest: Guest, progress: Progress) -> Outcome:
+        """A guest that put itself to sleep is neither off nor paused."""
+        progress.step("waking it")
+        await self._run(guest, "wake", partial(self._driver.wake, guest.uuid))
+        return Outcome(note=f"{guest.name} is awake")
+
     async def _run(
         self,
         guest: Guest,
@@ -248,6 +276,10 @@ class Lifecycle:
         timeout_s = max(step_s, SHORT_TIMEOUT_S)
         try:
             await self._run(guest, f"stop ({step.value})", partial(work, guest.uuid), timeout_s)
+        except LibvirtLostError:
+            if step is escalation.Step.FORCE:
+                raise
+            return escalation.Asked()  # nobody refused: it is asked again, and force has to wait
         except (LibvirtRefusedError, DomainNotFoundError) as exc:
             if not await self._is_active(guest):
                 return escalation.Stopped()

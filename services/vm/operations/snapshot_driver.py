@@ -6,9 +6,15 @@ from typing import Any
 
 import libvirt
 
+from services.vm.errors import LibvirtRefusedError
 from services.vm.operations.driver import Driver, Job
 from services.vm.operations.model import SnapshotKind
 from services.vm.operations.snapshot_rules import Commit
+
+_COMMITS = (
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT,
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT,
+)
 
 
 class SnapshotDriver:
@@ -71,7 +77,11 @@ class SnapshotDriver:
 
         def work(domain: Any) -> Job | None:  # Any: libvirt.virDomain
             info = domain.blockJobInfo(target, 0)
-            return Job(done=int(info["cur"]), total=int(info["end"])) if info else None
+            if not info:
+                return None
+            if info["type"] not in _COMMITS:
+                raise LibvirtRefusedError(f"another job is under way on {target}; let it end first")
+            return Job(done=int(info["cur"]), total=int(info["end"]))
 
         found: Job | None = self._driver.act(uuid, f"ask for the job of {target}", work)
         return found

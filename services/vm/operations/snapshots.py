@@ -142,9 +142,11 @@ class Snapshots:
         return Outcome(note=f"{guest.name} has the snapshot {request.snapshot} no more")
 
     async def _commit(self, guest: Guest, commit: rules.Commit, progress: Progress) -> None:
-        await self._run(
-            guest, "begin to write back", partial(self._snapshots.begin_commit, guest.uuid, commit)
-        )
+        ask = partial(self._snapshots.block_job, guest.uuid, commit.target)
+        if await self._run(guest, "ask for the job of", ask) is None:
+            begin = partial(self._snapshots.begin_commit, guest.uuid, commit)
+            await self._run(guest, "begin to write back", begin)
+        # Else one that was begun before, when this service or libvirt went: it is gone on with.
         try:
             await self._follow(guest, commit, progress)
         except (asyncio.CancelledError, OperationFailedError):
