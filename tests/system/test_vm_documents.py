@@ -14,11 +14,14 @@ import pytest
 from services.vm.documents.devices import CloudInit, Cpus, Disk, Memory, Nic
 from services.vm.documents.errors import (
     AdoptionError,
+    ApplyBusyError,
     DocumentChangedError,
+    DocumentElsewhereError,
     DocumentError,
     DocumentNotFoundError,
     DocumentsUnavailableError,
     DomainRunningError,
+    FencedError,
     PlanRefusedError,
 )
 from services.vm.documents.model import Placement, Power, VmDocument
@@ -231,6 +234,9 @@ def test_a_domain_with_a_newer_owner_is_left_alone(
             with pytest.raises(PlanRefusedError, match="newer owner"):
                 await node.apply(machine("fenced", title="old"))
             assert await node.plan() == [(StepKind.REFUSED, "fenced")]
+            with pytest.raises(FencedError, match="epoch 9"):
+                await node.ask("vm.undefine", ApplyReply, name="fenced")
+            assert [item.name for item in (await node.documents()).documents] == ["fenced"]
 
     asyncio.run(scenario())
 
@@ -251,7 +257,8 @@ def test_versions_keep_changes_from_being_lost(
                         machine("versioned", title="b"), expected={"versioned": expected}
                     )
             with pytest.raises(DocumentChangedError, match="version 0"):
-                await node.apply(machine("never"), expected={"never": 4})
+                await node.apply(machine("also"), machine("never"), expected={"never": 4})
+            assert [item.name for item in (await node.documents()).documents] == ["versioned"]
 
     asyncio.run(scenario())
 
@@ -405,6 +412,9 @@ def test_cloud_init_gets_an_image_beside_the_disks(
             second = CloudInit(user_data="#cloud-config\n{a: b}\n")
             reply = await node.apply(replace(first, cloud_init=second))
             assert [result.step.kind for result in reply.results] == [StepKind.REDEFINE]
+            assert len(list((tmp_path / "seeds").iterdir())) == 2
+            await node.apply(replace(first, cloud_init=second, power=Power.ON))
+            assert len(list((tmp_path / "seeds").iterdir())) == 1
             with pytest.raises(DocumentError, match="user-data must begin"):
                 await node.apply(replace(first, cloud_init=CloudInit(user_data="x")))
 
@@ -414,3 +424,68 @@ def test_cloud_init_gets_an_image_beside_the_disks(
 def _without_metadata(text: str) -> str:
     start, end = text.find("<metadata>"), text.find("</metadata>")
     return "".join((text[:start] + text[end + 11 :] if start >= 0 else text).split())
+
+
+def test_a_name_belongs_to_one_node(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """Another node is told whose it is and can't remove it; it may take it once it is removed."""
+
+    async def scenario() -> None:
+        async with running(URI, postgres_database, tmp_path / "one") as node:
+            await node.apply(machine("mine"), method="vm.define")
+            other_one = running(
+                URI, postgres_database, tmp_path / "two", has_schema=True, node_id="node-2"
+            )
+            async with other_one as other:
+                driver.lookupByName("mine").undefine()  # both nodes see one test driver
+                with pytest.raises(DocumentElsewhereError, match="node-1"):
+                    await other.apply(machine("mine"))
+                with pytest.raises(DocumentNotFoundError):
+                    await other.ask("vm.undefine", ApplyReply, name="mine")
+                await node.ask("vm.undefine", ApplyReply, name="mine")
+                reply = await other.apply(machine("mine"))
+                assert reply.is_done
+                view = await other.get("mine")
+                assert view.stored is not None
+                assert view.stored.epoch == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_document_of_a_newer_program_harms_nothing(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """It is named, its domain is left alone, and the others are served."""
+
+    async def scenario() -> None:
+        async with running(URI, postgres_database, tmp_path) as node:
+            await node.apply(machine("odd"), machine("plain"))
+            with postgres_database.connect() as connection:
+                connection.execute(
+                    'UPDATE vm_documents SET document = document || \'{"tpm": "2.0"}\' '
+                    "WHERE name = 'odd'"
+                )
+            listed = await node.documents()
+            assert listed.unreadable == ("odd",)
+            assert [item.name for item in listed.documents] == ["plain"]
+            assert await node.plan(allowed=Allowed(undefine=True)) == [(StepKind.REFUSED, "odd")]
+
+    asyncio.run(scenario())
+
+
+def test_one_change_at_a_time(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """A second apply is refused while the first is under way, and both are whole."""
+
+    async def scenario() -> None:
+        async with running(URI, postgres_database, tmp_path) as node:
+            first = asyncio.create_task(node.apply(machine("first")))
+            await asyncio.sleep(0)
+            with pytest.raises(ApplyBusyError):
+                await node.apply(machine("second"))
+            assert (await first).is_done
+            assert (await node.apply(machine("second"))).is_done
+
+    asyncio.run(scenario())
