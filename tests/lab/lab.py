@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, repeat
 from pathlib import Path
 
 from tests.lab.errors import LabError, MissingError, require
@@ -95,7 +95,7 @@ def build(name: str, plan: LabPlan, *, say: _SAY = lambda _: None) -> Lab:
     directory = lab_dir(name)
     if not 2 <= plan.hosts <= HOSTS_MAX:
         raise LabError(f"a lab has 2 to {HOSTS_MAX} hosts, not {plan.hosts}")
-    _check_machine(plan)
+    check_machine(plan)
     if directory.exists() or marked_pids(directory):
         raise LabError(f"lab {name} is there already: take it down first")
     directory.mkdir(parents=True)
@@ -161,42 +161,12 @@ def names() -> list[str]:
     return sorted(entry.name for entry in BASE.iterdir()) if BASE.exists() else []
 
 
-def _build(directory: Path, plan: LabPlan, say: _SAY) -> Lab:
-    begin_s = time.monotonic()
-    hosts = [Host(directory, number) for number in range(1, plan.hosts + 1)]
-    links = [Link(directory, *pair) for pair in combinations(range(1, plan.hosts + 1), 2)]
-    owner = None if plan.owner_pid is None else os.pidfd_open(plan.owner_pid)
-    try:
-        with ThreadPoolExecutor(len(hosts)) as pool:
-            for host in hosts:
-                host.prepare(len(hosts))
-            list(pool.map(lambda host: host.start(owner), hosts))
-            by_number = {host.number: host for host in hosts}
-            for link in links:
-                link.start(by_number[link.first].pid, by_number[link.second].pid)
-                link.change(plan.shape)
-            for host in hosts:
-                host.connect([other for other in by_number if other != host.number])
-            say(f"{len(hosts)} hosts and their links after {time.monotonic() - begin_s:.1f} s")
-            for service in _services(plan):
-                list(pool.map(lambda host, service=service: host.start_service(service), hosts))
-                say(f"{service} on each after {time.monotonic() - begin_s:.1f} s")
-    finally:
-        if owner is not None:
-            os.close(owner)
-    state = {
-        "hosts": {host.number: host.pid for host in hosts},
-        "links": [(link.first, link.second) for link in links],
-    }
-    (directory / _STATE).write_text(json.dumps(state))
-    return Lab(directory, hosts, links)
+def check_machine(plan: LabPlan) -> None:
+    """See whether this machine has what the lab needs.
 
-
-def _services(plan: LabPlan) -> list[str]:
-    return [LIBVIRTD] * plan.has_libvirtd + [NODE] * plan.has_nodes
-
-
-def _check_machine(plan: LabPlan) -> None:
+    Raises:
+        MissingError: it does not; the message says what would help.
+    """
     if os.geteuid() != 0:
         raise MissingError("a lab needs root: namespaces, mounts and TUN devices are made for it")
     if not Path("/dev/net/tun").exists():
@@ -205,3 +175,51 @@ def _check_machine(plan: LabPlan) -> None:
     programs += ["libvirtd", "qemu-system-x86_64", "virsh"] * plan.has_libvirtd
     for program in programs:
         require(program)
+
+
+def _build(directory: Path, plan: LabPlan, say: _SAY) -> Lab:
+    begin_s = time.monotonic()
+    hosts = [Host(directory, number) for number in range(1, plan.hosts + 1)]
+    links = [Link(directory, *pair) for pair in combinations(range(1, plan.hosts + 1), 2)]
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        try:
+            _make_hosts(hosts, plan, pool)
+            _join(hosts, links, plan.shape)
+            say(f"{len(hosts)} hosts and their links after {time.monotonic() - begin_s:.1f} s")
+            for service in _services(plan):
+                list(pool.map(Host.start_service, hosts, repeat(service)))
+                say(f"{service} on each after {time.monotonic() - begin_s:.1f} s")
+        except BaseException:
+            # The pool's threads wait for services; without the hosts they give up at once.
+            kill_marked(directory)
+            raise
+    state = {
+        "hosts": {host.number: host.pid for host in hosts},
+        "links": [(link.first, link.second) for link in links],
+    }
+    (directory / _STATE).write_text(json.dumps(state))
+    return Lab(directory, hosts, links)
+
+
+def _make_hosts(hosts: list[Host], plan: LabPlan, pool: ThreadPoolExecutor) -> None:
+    owner = None if plan.owner_pid is None else os.pidfd_open(plan.owner_pid)
+    try:
+        for host in hosts:
+            host.prepare(len(hosts))
+        list(pool.map(Host.start, hosts, repeat(owner)))
+    finally:
+        if owner is not None:
+            os.close(owner)
+
+
+def _join(hosts: list[Host], links: list[Link], shape: Shape) -> None:
+    pids = {host.number: host.pid for host in hosts}
+    for link in links:
+        link.start(pids[link.first], pids[link.second])
+        link.change(shape)
+    for host in hosts:
+        host.connect([other for other in pids if other != host.number])
+
+
+def _services(plan: LabPlan) -> list[str]:
+    return [LIBVIRTD] * plan.has_libvirtd + [NODE] * plan.has_nodes

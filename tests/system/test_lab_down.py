@@ -30,6 +30,10 @@ PLAN = LabPlan(has_nodes=False)
 @pytest.fixture
 def name() -> Iterator[str]:
     """A lab's name, whose lab is gone afterwards."""
+    try:
+        labs.check_machine(PLAN)
+    except MissingError as exc:
+        pytest.skip(str(exc))
     found = f"down{os.getpid()}"
     yield found
     labs.take_down(found)
@@ -96,6 +100,19 @@ def test_ctrl_c_takes_it_down(name: str, number: signal.Signals) -> None:
 
     assert process.returncode == 130
     assert left_of(seen, lab) == []
+
+
+def test_ctrl_c_while_it_is_built_takes_it_down(name: str) -> None:
+    """Ctrl-C while the nodes start does not wait for them, and leaves nothing."""
+    process = command(name, "up")
+    wait_until((lab_dir(name) / "host1/node.log").exists, "a node that starts")
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5.0)
+
+    assert process.returncode == 130
+    assert marked_pids(lab_dir(name)) == []
+    assert not lab_dir(name).exists()
 
 
 def test_a_lab_ends_with_its_owner(name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fixtures.fix_lab import running_guest
 from tests.fixtures.fix_node import wait_until
 from tests.lab.guest import guests
 from tests.lab.guest.guests import GuestPlan
@@ -24,10 +25,8 @@ STALL_MAX_S = 1.5
 @pytest.fixture(scope="module")
 def shared_guest(lab: Lab) -> Iterator[GuestPlan]:
     """A guest for tests that neither end nor harm it; it may be on either host."""
-    plan = GuestPlan(name="shared", number=2, pages_s=200)
-    guests.start(lab, lab.hosts[0], plan)
-    yield plan
-    guests.stop(lab, plan.name)
+    with running_guest(lab, GuestPlan(name="shared", number=2, pages_s=200)) as plan:
+        yield plan
 
 
 def assert_whole(lab: Lab, plan: GuestPlan) -> None:
