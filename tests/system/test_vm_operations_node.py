@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +77,40 @@ def test_an_operator_leads_a_guest_through_its_life(
         return trail.returncode == 0 and "vm-stop" in trail.stdout
 
     wait_until(recorded, "audit record of the stop")
+
+
+def test_a_killed_component_leaves_no_copy_running(make_node: Callable[..., Node]) -> None:
+    """qemu-img ends with it, nothing has the target's name, and the same order works again."""
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-img is not installed")
+    node = make_node().start()
+    node.wait_ready()
+    images = node.state_dir / "images"
+    source, target = images / "a.raw", images / "b.qcow2"
+    said(node, "image", "create", str(source), "1M")
+    with source.open("wb") as file:
+        for _ in range(64):
+            file.write(b"novacron" * (1 << 17))
+
+    said(node, "image", "clone", str(source), str(target), "--compress", "--no-wait")
+    part = images / ".b.qcow2.part"
+    wait_until(part.exists, "begin of the copy")
+    pid = node.component("core/vm").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not users_of(part), "end of qemu-img")
+    node.wait_state("core/vm", "healthy")
+
+    assert not target.exists()
+    assert said(node, "image", "clone", str(source), str(target)).endswith("a.raw")
+    assert not part.exists()
+
+
+def users_of(path: Path) -> list[str]:
+    """Processes that have a file open."""
+    found = []
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if descriptor.readlink() == path:
+                found.append(str(descriptor))
+    return found
