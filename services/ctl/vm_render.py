@@ -9,12 +9,8 @@ from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
 from services.vm.operations.model import OperationState
 
 if TYPE_CHECKING:
-    from services.vm.operations.model import (
-        ImageRecord,
-        OperationList,
-        OperationRecord,
-        SnapshotList,
-    )
+    from services.vm.operations.model import OperationList, OperationRecord
+    from services.vm.operations.storage_model import ImageRecord, SnapshotList
 
 _TONES = {
     OperationState.WAITING: Tone.NOTE,

@@ -31,7 +31,7 @@ def image() -> None:
 @click.pass_obj
 def info(session: Session, path: str, *, as_json: bool) -> None:
     """Say what the image PATH is, and whether it is what its name says."""
-    from services.vm.operations.model import ImageRecord
+    from services.vm.operations.storage_model import ImageRecord
 
     found = ask(session, "image.info", {"path": path}, ImageRecord)
     if as_json:

@@ -73,7 +73,7 @@ def create(
 @click.pass_obj
 def show(session: Session, name: str, *, as_json: bool) -> None:
     """Show the snapshots of the guest NAME; a star marks what it goes on from."""
-    from services.vm.operations.model import SnapshotList
+    from services.vm.operations.storage_model import SnapshotList
 
     found = ask(session, "vm.snapshot.list", {"domain": name}, SnapshotList)
     if as_json:

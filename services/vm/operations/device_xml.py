@@ -13,7 +13,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from services.vm.operations.errors import OperationRefusedError
-from services.vm.operations.model import AttachDiskRequest, AttachInterfaceRequest, ImageFormat
+from services.vm.operations.model import AttachDiskRequest, AttachInterfaceRequest
+from services.vm.operations.storage_model import ImageFormat
 
 _PREFIXES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

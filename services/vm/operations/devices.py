@@ -19,10 +19,10 @@ from services.vm.operations.model import (
     AttachDiskRequest,
     AttachInterfaceRequest,
     DetachRequest,
-    ImageFormat,
     Outcome,
     ResizeRequest,
 )
+from services.vm.operations.storage_model import ImageFormat
 
 if TYPE_CHECKING:
     from services.vm.operations.images import Images

@@ -14,7 +14,7 @@ from services.vm.operations.errors import (
     ImageInUseError,
     NoSpaceError,
 )
-from services.vm.operations.model import ImageFormat, ImageRecord
+from services.vm.operations.storage_model import ImageFormat, ImageRecord
 
 HEAD_BYTES = 512
 _NAMES = {

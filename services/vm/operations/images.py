@@ -20,16 +20,16 @@ from services.vm.operations.errors import (
     NoSpaceError,
     OperationRefusedError,
 )
-from services.vm.operations.model import (
+from services.vm.operations.model import Outcome
+from services.vm.operations.places import confine
+from services.vm.operations.seed import iso_image, seed_files
+from services.vm.operations.storage_model import (
     ImageCopyRequest,
     ImageCreateRequest,
     ImageFormat,
     ImageRecord,
-    Outcome,
     SeedRequest,
 )
-from services.vm.operations.places import confine
-from services.vm.operations.seed import iso_image, seed_files
 
 # It is the disks that are slow; more at once make none faster.
 COPIES_MAX = 2

@@ -76,6 +76,8 @@ class Lifecycle:
         guest = await self.look(guest.uuid)
         if guest.state is DomainState.PM_SUSPENDED:
             return await self._wake(guest, progress)
+        if guest.state is DomainState.SHUTTING_DOWN:
+            raise OperationRefusedError(f"{guest.name} is on its way down; start it when it is off")
         if guest.state.is_active:
             return Outcome(note=f"{guest.name} is {guest.state.value} already", changed=False)
         how = "restoring its saved state" if guest.has_saved and not request.fresh else "starting"

@@ -26,10 +26,6 @@ from services.vm.operations.model import (
     ConsoleTurn,
     DetachRequest,
     DomainRequest,
-    ImageCopyRequest,
-    ImageCreateRequest,
-    ImageRecord,
-    ImageRequest,
     OperationQuery,
     OperationRecord,
     Outcome,
@@ -37,15 +33,21 @@ from services.vm.operations.model import (
     ResizeRequest,
     RestoreRequest,
     SaveRequest,
-    SeedRequest,
-    SnapshotCreateRequest,
-    SnapshotList,
-    SnapshotRequest,
     StartRequest,
     StopRequest,
 )
 from services.vm.operations.places import confine
 from services.vm.operations.snapshots import Snapshots
+from services.vm.operations.storage_model import (
+    ImageCopyRequest,
+    ImageCreateRequest,
+    ImageRecord,
+    ImageRequest,
+    SeedRequest,
+    SnapshotCreateRequest,
+    SnapshotList,
+    SnapshotRequest,
+)
 from supervisor.child.service import Request, ServiceContext
 
 D = TypeVar("D", bound=DomainRequest)

@@ -8,8 +8,8 @@ import libvirt
 
 from services.vm.errors import LibvirtRefusedError
 from services.vm.operations.driver import Driver, Job
-from services.vm.operations.model import SnapshotKind
 from services.vm.operations.snapshot_rules import Commit
+from services.vm.operations.storage_model import SnapshotKind
 
 _COMMITS = (
     libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT,

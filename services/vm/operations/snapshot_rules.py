@@ -16,7 +16,7 @@ from pathlib import PurePath
 
 from services.vm.operations.device_xml import Disk
 from services.vm.operations.errors import OperationRefusedError
-from services.vm.operations.model import SnapshotCreateRequest, SnapshotKind, SnapshotRecord
+from services.vm.operations.storage_model import SnapshotCreateRequest, SnapshotKind, SnapshotRecord
 
 # Each read that the guest's newest file does not hold goes down the chain.
 CHAIN_MAX = 8

@@ -21,16 +21,16 @@ from services.vm.operations.errors import (
     OperationRefusedError,
 )
 from services.vm.operations.lifecycle import SAVE_TIMEOUT_S, SHORT_TIMEOUT_S, Lifecycle
-from services.vm.operations.model import (
-    Outcome,
+from services.vm.operations.model import Outcome
+from services.vm.operations.places import confine
+from services.vm.operations.snapshot_driver import SnapshotDriver
+from services.vm.operations.storage_model import (
     SnapshotCreateRequest,
     SnapshotKind,
     SnapshotList,
     SnapshotRecord,
     SnapshotRequest,
 )
-from services.vm.operations.places import confine
-from services.vm.operations.snapshot_driver import SnapshotDriver
 
 T = TypeVar("T")
 _POLL_S = 0.1

@@ -18,11 +18,9 @@ from services.ctl.styled import to_plain
 from services.ctl.vm_orders import Size, progress_text, show
 from services.ctl.vm_render import render_image, render_operations, render_snapshots
 from services.ctl.vm_typing import split_typed
-from services.vm.operations.model import (
+from services.vm.operations.model import OperationList, OperationRecord, OperationState
+from services.vm.operations.storage_model import (
     ImageRecord,
-    OperationList,
-    OperationRecord,
-    OperationState,
     SnapshotKind,
     SnapshotList,
     SnapshotRecord,

@@ -13,7 +13,8 @@ from services.vm.operations.device_xml import (
     read_macs,
 )
 from services.vm.operations.errors import OperationRefusedError
-from services.vm.operations.model import AttachDiskRequest, AttachInterfaceRequest, ImageFormat
+from services.vm.operations.model import AttachDiskRequest, AttachInterfaceRequest
+from services.vm.operations.storage_model import ImageFormat
 
 GUEST = """
 <domain type='kvm'>

@@ -18,10 +18,10 @@ from services.vm.operations.errors import (
     OperationRefusedError,
     PlaceRefusedError,
 )
-from services.vm.operations.model import ImageFormat
 from services.vm.operations.picture import PNG_BYTES_MAX, as_png
 from services.vm.operations.places import confine
 from services.vm.operations.seed import FILE_BYTES_MAX, SECTOR_BYTES, iso_image, seed_files
+from services.vm.operations.storage_model import ImageFormat
 
 QCOW2 = b"QFI\xfb\0\0\0\3"
 

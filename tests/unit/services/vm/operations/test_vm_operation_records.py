@@ -6,13 +6,8 @@ import pytest
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire
-from services.vm.operations.model import (
-    WAIT_MAX_S,
-    DomainRequest,
-    ImageCreateRequest,
-    ResizeRequest,
-    StopRequest,
-)
+from services.vm.operations.model import WAIT_MAX_S, DomainRequest, ResizeRequest, StopRequest
+from services.vm.operations.storage_model import ImageCreateRequest
 
 
 @pytest.mark.parametrize(

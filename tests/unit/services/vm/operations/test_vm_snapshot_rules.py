@@ -6,7 +6,6 @@ import pytest
 
 from services.vm.operations.device_xml import Disk
 from services.vm.operations.errors import OperationRefusedError
-from services.vm.operations.model import SnapshotCreateRequest, SnapshotKind, SnapshotRecord
 from services.vm.operations.snapshot_rules import (
     CHAIN_MAX,
     Commit,
@@ -14,6 +13,7 @@ from services.vm.operations.snapshot_rules import (
     plan_removal,
     plan_snapshot,
 )
+from services.vm.operations.storage_model import SnapshotCreateRequest, SnapshotKind, SnapshotRecord
 
 
 def disk(*backing: str, file: str = "/i/web1.qcow2", **fields: object) -> Disk:
