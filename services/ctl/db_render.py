@@ -62,6 +62,8 @@ def render_restored(done: Restored, file: Path) -> Iterator[Line]:
     if done.kept is not None:
         yield line(f"the database before is kept as {done.kept}; to remove it:")
         yield line(f"  novacronctl db discard {done.kept}")
+        yield line("the audit log lacks what was recorded since the backup, and says so until:")
+        yield line("  novacronctl audit accept --reason 'restored from a backup'")
 
 
 def _schema(found: Overview) -> Iterator[Span | str]:

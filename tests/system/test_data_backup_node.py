@@ -42,6 +42,7 @@ def test_backup_of_a_running_node_goes_into_another_that_does_not_run(
 
     code, _, err = _db(first, "backup", str(file))
     assert code == 0, err
+    wait_until(lambda: "call:db-backup" in first.ctl("audit", "tail").stdout, "the audit record")
     assert _db(second, "status")[0] == 3
     assert first.stop() == 0
     shutil.rmtree(second.state_dir / "security")
@@ -58,7 +59,10 @@ def test_backup_of_a_running_node_goes_into_another_that_does_not_run(
 def test_restore_below_a_running_node_needs_the_option_and_the_node_stays(
     node: Node, tmp_path: Path
 ) -> None:
-    """Refused with the names of the node's processes; else they are on the restored database."""
+    """Refused with the names of the node's processes; else they are on the restored database.
+
+    The audit log was set back with it, which the node says until somebody accepts it.
+    """
     _execute(node, "CREATE TABLE kept AS SELECT 1 AS a")
     assert _db(node, "backup", str(tmp_path / "dump"))[0] == 0
     _execute(node, "DROP TABLE kept")
@@ -69,6 +73,9 @@ def test_restore_below_a_running_node_needs_the_option_and_the_node_stays(
 
     assert code == 0, err
     assert _execute(node, "SELECT a FROM kept") == [(1,)]
+    wait_until(lambda: "set back" in node.ctl("status").stdout, "the audit chain's end", 20.0)
+    accepted = node.ctl("audit", "accept", "--reason", "restored", "--yes")
+    assert accepted.returncode == 0, accepted.stderr
     wait_until(lambda: node.ctl("status").returncode == 0, "ready again", 20.0)
     assert node.component("data/database").restarts == 0
     code, out, _ = _db(node, "status")

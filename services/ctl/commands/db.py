@@ -68,14 +68,18 @@ def migrate(session: Session, *, dry_run: bool, as_json: bool) -> None:
     first. Several at once, and nodes that start meanwhile, wait for each other.
     """
     from services.ctl import db_target
+    from services.ctl.db_audit import recorded
     from services.data import migrations, overview
     from services.data.backup import server
 
-    known = migrations.load()
-    with db_target.reachable(db_target.find(session), may_start=True) as settings:
+    known, target = migrations.load(), db_target.find(session)
+    with db_target.reachable(target, may_start=True) as settings:
         names = overview.pending_names(settings, known)
         if not dry_run and names:
-            server.migrate(settings, known, settings.database)
+            with recorded(
+                target.state_dir, "db.migrate", settings.database, migrations=list(names)
+            ):
+                server.migrate(settings, known, settings.database)
     if as_json:
         output.show_json({"schema": len(known), "migrations": list(names), "applied": not dry_run})
     elif not names:
@@ -99,11 +103,16 @@ def backup(session: Session, file: Path, *, as_json: bool) -> None:
     database holds: keep it as safe as that.
     """
     from services.ctl import db_render, db_target
+    from services.ctl.db_audit import recorded
     from services.ctl.db_progress import Progress
     from services.data.backup import dump
 
     target = db_target.find(session)
-    with db_target.reachable(target, may_start=True) as settings, Progress() as progress:
+    with (
+        db_target.reachable(target, may_start=True) as settings,
+        recorded(target.state_dir, "db.backup", settings.database, file=str(file.absolute())),
+        Progress() as progress,
+    ):
         made = dump.back_up(
             settings,
             file.absolute(),
@@ -142,12 +151,23 @@ def restore(session: Session, file: Path, *, disconnect: bool, as_json: bool) ->
     then nothing changes. While nodes are connected this is refused, unless --disconnect.
     """
     from services.ctl import db_render, db_target
+    from services.ctl.db_audit import recorded
     from services.ctl.db_progress import Progress
     from services.data import migrations
     from services.data.backup import restore as restoring
 
     target = db_target.find(session)
-    with db_target.reachable(target, may_start=True) as settings, Progress() as progress:
+    with (
+        db_target.reachable(target, may_start=True) as settings,
+        recorded(
+            target.state_dir,
+            "db.restore",
+            settings.database,
+            file=str(file.absolute()),
+            disconnect=disconnect,
+        ),
+        Progress() as progress,
+    ):
         done = restoring.restore(
             settings,
             file.absolute(),
@@ -173,8 +193,13 @@ def discard(session: Session, name: str) -> None:
     """Remove the database NAME that a restore has replaced; 'db status' lists them as kept."""
     from services.ctl import db_target
     from services.ctl.amounts import size
+    from services.ctl.db_audit import recorded
     from services.data.backup import restore as restoring
 
-    with db_target.reachable(db_target.find(session), may_start=True) as settings:
+    target = db_target.find(session)
+    with (
+        db_target.reachable(target, may_start=True) as settings,
+        recorded(target.state_dir, "db.discard", name),
+    ):
         freed_bytes = restoring.discard(settings, name)
     click.echo(f"removed {name}, {size(freed_bytes)}")
