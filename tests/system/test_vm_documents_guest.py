@@ -29,9 +29,10 @@ from services.vm.documents.devices import (
     NicModel,
     Topology,
 )
+from services.vm.documents.errors import PlanRefusedError
 from services.vm.documents.model import Console, Graphics, Power, VmDocument
 from services.vm.documents.records import Outcome
-from services.vm.documents.steps import StepKind
+from services.vm.documents.steps import Allowed, StepKind
 from tests.fixtures.fix_libvirt import private_libvirtd
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.system.vm_documents_running import running
@@ -186,7 +187,9 @@ def test_libvirt_keeps_what_a_document_says(
             both = VmDocument(name="two", accelerator=Accelerator.TCG, disks=(first, second))
             await node.apply(both)
             before = places(connection.lookupByName("two").XMLDesc(0))
-            await node.apply(replace(both, disks=(second,)))
+            with pytest.raises(PlanRefusedError, match=r"first\.img"):
+                await node.apply(replace(both, disks=(second,)))
+            await node.apply(replace(both, disks=(second,)), allowed=Allowed(replace=True))
             after = places(connection.lookupByName("two").XMLDesc(0))
             assert after == {second.path: before[second.path]}
             view = await node.get("two")

@@ -115,7 +115,7 @@ def show(session: Session, name: str, *, as_document: bool, as_json: bool) -> No
 @click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option("--name", "names", multiple=True, help="Look at this machine; repeatable.")
 @click.option("--restart", is_flag=True, help="Restart guests whose new definition needs it.")
-@click.option("--replace", is_flag=True, help="Redefine although parts are lost; they are shown.")
+@click.option("--replace", is_flag=True, help="Redefine although disks or parts are lost to it.")
 @click.option("--adopt", is_flag=True, help="Take over domains of somebody else.")
 @click.option("--undefine", is_flag=True, help="Undefine our domains whose document is gone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -148,7 +148,7 @@ def plan(
 @click.option("--name", "names", multiple=True, help="Apply its kept document; repeatable.")
 @click.option("--all", "is_all", is_flag=True, help="Apply all documents that are kept.")
 @click.option("--restart", is_flag=True, help="Restart guests whose new definition needs it.")
-@click.option("--replace", is_flag=True, help="Redefine although parts are lost.")
+@click.option("--replace", is_flag=True, help="Redefine although disks or parts are lost to it.")
 @click.option("--adopt", is_flag=True, help="Take over domains of somebody else.")
 @click.option("--undefine", is_flag=True, help="Undefine our domains whose document is gone.")
 @click.option(
@@ -197,7 +197,7 @@ def apply(
 )
 @node_options
 @click.argument("file", metavar="FILE")
-@click.option("--replace", is_flag=True, help="Redefine although parts are lost.")
+@click.option("--replace", is_flag=True, help="Redefine although disks or parts are lost to it.")
 @click.option("--expect", "expected", multiple=True, metavar="NAME=VERSION", help="As for apply.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Show the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")

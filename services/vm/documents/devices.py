@@ -243,6 +243,11 @@ class Disk:
         check_range("boot", self.boot, 0, BOOT_ORDER_MAX)
 
     @property
+    def source(self) -> str:
+        """Its path, or pool and volume; "" for an empty drive."""
+        return self.path or (f"{self.pool}/{self.volume}" if self.pool else "")
+
+    @property
     def is_cdrom(self) -> bool:
         """It is a CD drive, which never writes."""
         return self.device is DiskDevice.CDROM

@@ -134,7 +134,7 @@ def _compare_disks(found: tuple[Disk, ...], wanted: tuple[Disk, ...]) -> Iterato
 def _by_source(disks: tuple[Disk, ...]) -> dict[str, Disk]:
     found: dict[str, Disk] = {}
     for disk in disks:
-        source = disk.path or (f"{disk.pool}/{disk.volume}" if disk.pool else "empty")
+        source = disk.source or "empty"
         while source in found:  # of empty drives there may be several
             source += "+"
         found[source] = disk

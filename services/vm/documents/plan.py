@@ -126,6 +126,13 @@ def _definition(item: Desired, domain: Observed, allowed: Allowed) -> tuple[list
     if changes and adopted.left_out and not allowed.replace:
         reason = "its domain has parts that a document can't say, which a redefinition would lose"
         return [_note(StepKind.REFUSED, name, reason, adopted.left_out)], False
+    lost = _lost_disks(document, adopted)
+    if lost and not allowed.replace:
+        reason = (
+            "a redefinition would take disks from it, which may be what a snapshot put in place of "
+            "the document's: say them in the document, or give --replace"
+        )
+        return [_note(StepKind.REFUSED, name, reason, lost)], False
     if changes:
         reason = "the domain differs from its document"
         steps.append(_step(StepKind.REDEFINE, name, reason, map(str, changes)))
@@ -134,6 +141,20 @@ def _definition(item: Desired, domain: Observed, allowed: Allowed) -> tuple[list
     if domain.record.state.is_active:
         steps += _running(item, domain, changes, allowed)
     return steps, True
+
+
+def _lost_disks(document: VmDocument, adopted: Adopted) -> tuple[str, ...]:
+    """Disks of the domain that the document does not have.
+
+    After a snapshot the guest writes into another file; a redefinition that went back to the first
+    one would lose all that was written since.
+    """
+    kept = {disk.source for disk in document.disks}
+    return tuple(
+        disk.source
+        for disk in adopted.document.disks
+        if not disk.is_cdrom and disk.source not in kept
+    )
 
 
 def _running(

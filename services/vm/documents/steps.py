@@ -73,7 +73,8 @@ class Allowed:
 
     Attributes:
         adopt: take over domains of somebody else, by marking them.
-        replace: redefine although the domain has parts that the document can't say; they are lost.
+        replace: redefine although the domain has disks that the document has not, or parts that it
+            can't say; it has them no longer then.
         restart: stop and start a running guest whose new definition needs it.
         undefine: undefine domains of ours whose document is gone; their disks stay.
     """

@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.vm.documents.adopt import adopt_xml
-from services.vm.documents.devices import Accelerator, Cpus, Disk, Memory, Nic
+from services.vm.documents.devices import Accelerator, Cpus, Disk, DiskBus, DiskDevice, Memory, Nic
 from services.vm.documents.differences import differences
 from services.vm.documents.model import Placement, Power, VmDocument
 from services.vm.documents.plan import plan_machines
@@ -162,6 +162,21 @@ def test_what_is_asked_for_is_done() -> None:
     assert kinds(steps) == ["redefine", "restart"]
 
     assert kinds(plan(there=(domain(document()),), allowed=Allowed(undefine=True))) == ["undefine"]
+
+
+def test_what_was_written_since_a_snapshot_is_not_lost() -> None:
+    """A disk whose file was replaced by an overlay is not put back unasked; a CD may go."""
+    overlay = Disk(path="/a.snap1")
+    drive = Disk(path="/cd.iso", device=DiskDevice.CDROM, bus=DiskBus.SATA)
+    there = domain(document(disks=(overlay, drive)))
+    wanted = document(disks=(Disk(path="/a"),), title="new")
+
+    (refused,) = plan(wanted, there=(there,))
+
+    assert refused.kind is StepKind.REFUSED
+    assert refused.details == ("/a.snap1",)
+    assert kinds(plan(wanted, there=(there,), allowed=Allowed(replace=True))) == ["redefine"]
+    assert kinds(plan(document(disks=(overlay,)), there=(there,))) == ["redefine"]
 
 
 def test_a_removed_document_harms_no_domain() -> None:
