@@ -82,6 +82,14 @@ def places(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
+def _snapshot(domain: Any, file: Path) -> None:
+    """Have the guest write into another file from now on."""
+    disks = f"<disk name='vda' snapshot='external'><source file='{file}'/></disk>"
+    disks += "<disk name='sda' snapshot='no'/>"
+    text = f"<domainsnapshot><name>s1</name><disks>{disks}</disks></domainsnapshot>"
+    domain.snapshotCreateXML(text, 16)  # VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+
+
 def everything(machine: str, graphics: Graphics, directory: Path) -> VmDocument:
     """A document with as much in it as one machine can have."""
     buses = [bus for bus in DiskBus if not (bus is DiskBus.IDE and machine == "q35")]
@@ -151,6 +159,14 @@ def test_a_document_becomes_a_guest(postgres_database: PostgresDatabase, tmp_pat
             ]
             assert reply.is_done, reply.results
             assert reply.notes == ()
+
+            _snapshot(connection.lookupByName("real"), tmp_path / "real.s1")
+            assert await node.plan(names=["real"]) == []
+            reply = await node.apply(replace(smaller, title="after a snapshot"))
+            assert reply.is_done, reply.results
+            defined = connection.lookupByName("real").XMLDesc(2)
+            assert f"{tmp_path}/real.s1" in defined
+            assert f"{tmp_path}/real.img" in defined  # below it
 
             missing = replace(wanted, name="empty", disks=(Disk(path=f"{tmp_path}/no.qcow2"),))
             reply = await node.apply(missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
 from protocol.errors import RemoteProtocolError
@@ -77,11 +77,13 @@ class Adopted:
         document: what can be said.
         left_out: what the domain has and a document can't say, each as a path with its value.
         mark: of the platform; None where the domain is somebody else's.
+        below: for a disk that is an overlay, such as after a snapshot, the files below it.
     """
 
     document: VmDocument
     left_out: tuple[str, ...] = ()
     mark: Mark | None = None
+    below: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def adopt_xml(text: str) -> Adopted:
@@ -110,7 +112,12 @@ def adopt_xml(text: str) -> Adopted:
         ) from exc
     if len(left_out) > LEFT_OUT_MAX:
         left_out = [*left_out[:LEFT_OUT_MAX], f"and {len(left_out) - LEFT_OUT_MAX} more"]
-    return Adopted(document=document, left_out=tuple(left_out), mark=read_mark(root))
+    return Adopted(
+        document=document,
+        left_out=tuple(left_out),
+        mark=read_mark(root),
+        below=_files_below(root),
+    )
 
 
 def _document(root: ET.Element, left_out: list[str]) -> Plain:
@@ -210,6 +217,16 @@ def _disks(root: ET.Element, left_out: list[str]) -> Plain:
             }
         )
     _legacy_boot(found, legacy, left_out)
+    return found
+
+
+def _files_below(root: ET.Element) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for disk in root.iterfind(_DISK):
+        files = [item.get("file", "") for item in disk.iterfind(".//backingStore/source")]
+        top = _attribute(disk, "source", "file")
+        if top and any(files):
+            found[top] = tuple(file for file in files if file)
     return found
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from services.vm.documents.adopt import adopt_xml
+from services.vm.documents.differences import follow_snapshots
 from services.vm.documents.errors import AdoptionError, DomainRunningError, FencedError
 from services.vm.documents.keep import keep_places
 from services.vm.documents.model import VmDocument
@@ -135,8 +136,9 @@ class Definitions:
         return ""
 
     def _redefine(self, domain: Any, target: Target) -> str:  # Any: libvirt.virDomain
-        document = replace(_document(target), uuid=domain.UUIDString())
         old = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        document = follow_snapshots(_document(target), adopt_xml(old))
+        document = replace(document, uuid=domain.UUIDString())
         self._define_xml(keep_places(domain_xml(document, **self._how(document, target)), old))
         return ""
 

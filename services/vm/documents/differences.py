@@ -42,10 +42,29 @@ def in_xml(document: VmDocument) -> VmDocument:
     )
 
 
+def follow_snapshots(wanted: VmDocument, adopted: Adopted) -> VmDocument:
+    """The document with each disk as the file that its guest writes to now.
+
+    After a snapshot that is an overlay above the document's file. Going back to the file below
+    would lose what was written since, so the overlay counts as the document's disk.
+    """
+    tops = {file: top for top, files in adopted.below.items() for file in files}
+    formats = {disk.path: disk.format for disk in adopted.document.disks}
+    there = {disk.source for disk in adopted.document.disks}
+    disks = tuple(
+        replace(disk, path=tops[disk.path], format=formats[tops[disk.path]])
+        if disk.path not in there and tops.get(disk.path) in formats
+        else disk
+        for disk in wanted.disks
+    )
+    return wanted if disks == wanted.disks else replace(wanted, disks=disks)
+
+
 def differences(adopted: Adopted, wanted: VmDocument, seed: str = "") -> tuple[Difference, ...]:
     """What a redefinition would change, by the document's order."""
     found = in_xml(adopted.document)
-    target = _as_libvirt_keeps(found, in_xml(with_seed(wanted, seed)))
+    target = in_xml(with_seed(follow_snapshots(wanted, adopted), seed))
+    target = _as_libvirt_keeps(found, target)
     others = (replace(found, disks=()), replace(target, disks=()))
     changes = (*_compare(*others, ""), *_compare_disks(found.disks, target.disks))
     return tuple(change for change in changes if not _is_open(change, adopted.document, wanted))

@@ -26,6 +26,7 @@ def keep_places(new: str, old: str) -> str:
     _keep_system(root, before)
     devices, old_devices = root.find("devices"), before.find("devices")
     if devices is not None and old_devices is not None and _is_same_machine(root, before):
+        _keep_chains(devices, old_devices)
         known = {key: item for item in old_devices if (key := _key(item)) is not None}
         for item in devices:
             found = known.get(_key(item) or ("", ""))
@@ -55,6 +56,16 @@ def _is_same_machine(root: ET.Element, before: ET.Element) -> bool:
     """Addresses of another machine's buses mean nothing."""
     one, other = root.find("os/type"), before.find("os/type")
     return one is not None and other is not None and one.get("machine") == other.get("machine")
+
+
+def _keep_chains(devices: ET.Element, old_devices: ET.Element) -> None:
+    """What is below a disk's file, which libvirt would otherwise have to find out."""
+    known = {_key(item): item for item in old_devices.iterfind("disk")}
+    for item in devices.iterfind("disk"):
+        found = known.get(_key(item))
+        chain = None if found is None or _key(item) is None else found.find("backingStore")
+        if chain is not None:
+            item.append(copy.deepcopy(chain))
 
 
 def _keep_controllers(devices: ET.Element, old_devices: ET.Element) -> None:

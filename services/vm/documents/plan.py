@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from services.vm.documents.adopt import Adopted
-from services.vm.documents.differences import Difference, differences
+from services.vm.documents.differences import Difference, differences, follow_snapshots
 from services.vm.documents.model import Power, VmDocument
 from services.vm.documents.steps import Allowed, Desired, Observed, Step, StepKind, VmPlan
 from services.vm.documents.xml import MODES
@@ -128,10 +128,7 @@ def _definition(item: Desired, domain: Observed, allowed: Allowed) -> tuple[list
         return [_note(StepKind.REFUSED, name, reason, adopted.left_out)], False
     lost = _lost_disks(document, adopted)
     if lost and not allowed.replace:
-        reason = (
-            "a redefinition would take disks from it, which may be what a snapshot put in place of "
-            "the document's: say them in the document, or give --replace"
-        )
+        reason = "it would lose disks: say them in the document, or give --replace"
         return [_note(StepKind.REFUSED, name, reason, lost)], False
     if changes:
         reason = "the domain differs from its document"
@@ -144,12 +141,8 @@ def _definition(item: Desired, domain: Observed, allowed: Allowed) -> tuple[list
 
 
 def _lost_disks(document: VmDocument, adopted: Adopted) -> tuple[str, ...]:
-    """Disks of the domain that the document does not have.
-
-    After a snapshot the guest writes into another file; a redefinition that went back to the first
-    one would lose all that was written since.
-    """
-    kept = {disk.source for disk in document.disks}
+    """Disks of the domain that the document does not have."""
+    kept = {disk.source for disk in follow_snapshots(document, adopted).disks}
     return tuple(
         disk.source
         for disk in adopted.document.disks

@@ -11,8 +11,17 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.vm.documents.adopt import adopt_xml
-from services.vm.documents.devices import Accelerator, Cpus, Disk, DiskBus, DiskDevice, Memory, Nic
-from services.vm.documents.differences import differences
+from services.vm.documents.devices import (
+    Accelerator,
+    Cpus,
+    Disk,
+    DiskBus,
+    DiskDevice,
+    DiskFormat,
+    Memory,
+    Nic,
+)
+from services.vm.documents.differences import differences, follow_snapshots
 from services.vm.documents.model import Placement, Power, VmDocument
 from services.vm.documents.plan import plan_machines
 from services.vm.documents.steps import (
@@ -164,19 +173,39 @@ def test_what_is_asked_for_is_done() -> None:
     assert kinds(plan(there=(domain(document()),), allowed=Allowed(undefine=True))) == ["undefine"]
 
 
-def test_what_was_written_since_a_snapshot_is_not_lost() -> None:
-    """A disk whose file was replaced by an overlay is not put back unasked; a CD may go."""
-    overlay = Disk(path="/a.snap1")
+def test_a_disk_is_not_taken_away_unasked() -> None:
+    """A CD is, and so is anything when it is asked for."""
+    other = Disk(path="/b")
     drive = Disk(path="/cd.iso", device=DiskDevice.CDROM, bus=DiskBus.SATA)
-    there = domain(document(disks=(overlay, drive)))
+    there = domain(document(disks=(other, drive)))
     wanted = document(disks=(Disk(path="/a"),), title="new")
 
     (refused,) = plan(wanted, there=(there,))
 
     assert refused.kind is StepKind.REFUSED
-    assert refused.details == ("/a.snap1",)
+    assert refused.details == ("/b",)
     assert kinds(plan(wanted, there=(there,), allowed=Allowed(replace=True))) == ["redefine"]
-    assert kinds(plan(document(disks=(overlay,)), there=(there,))) == ["redefine"]
+    assert kinds(plan(document(disks=(other,)), there=(there,))) == ["redefine"]
+
+
+def test_what_was_written_since_a_snapshot_is_not_lost() -> None:
+    """The overlay above a document's file is the document's disk."""
+    wanted = document(disks=(Disk(path="/a", format=DiskFormat.RAW),))
+    chain = "<source file='/a.snap'/><backingStore type='file'><format type='raw'/>"
+    chain += "<source file='/a'/><backingStore/></backingStore>"
+
+    def snapshot(text: str) -> str:
+        return text.replace('<source file="/a" />', chain).replace('type="raw"', 'type="qcow2"')
+
+    there = domain(wanted, edit=snapshot)
+
+    assert there.adopted is not None
+    assert there.adopted.below == {"/a.snap": ("/a",)}
+    assert plan(wanted, there=(there,)) == []
+    renamed = replace(wanted, title="new")
+    assert kinds(plan(renamed, there=(there,))) == ["redefine"]
+    (disk,) = follow_snapshots(renamed, there.adopted).disks
+    assert (disk.path, disk.format) == ("/a.snap", DiskFormat.QCOW2)
 
 
 def test_a_removed_document_harms_no_domain() -> None:
