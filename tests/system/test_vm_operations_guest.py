@@ -115,6 +115,29 @@ def test_a_guest_is_saved_restored_and_photographed(
     asyncio.run(scenario())
 
 
+def test_a_save_can_be_cancelled(libvirtd: PrivateLibvirtd, guest: Any, tmp_path: Path) -> None:
+    """However early or late: the guest runs on, or the record says that it was saved."""
+
+    async def scenario() -> None:
+        async with running(libvirtd.uri, image_dirs=[str(tmp_path)]) as node:
+            ends = set()
+            for number, pause_s in enumerate((0.0, 0.02, 0.1)):
+                await order(node, "vm.start", domain="web1", fresh=True)
+                file = str(tmp_path / f"{number}.save")
+                begun = await raw(node, "vm.save", domain="web1", file=file)
+                await asyncio.sleep(pause_s)
+                ended = await order(node, "vm.operation.cancel", id=begun["id"])
+                record = await node.domain("web1")
+                assert (ended.state, record.state.value) in {
+                    (OperationState.CANCELLED, "running"),
+                    (OperationState.DONE, "shutoff"),
+                }, ended
+                ends.add(ended.state)
+            assert OperationState.CANCELLED in ends
+
+    asyncio.run(scenario())
+
+
 def test_a_mute_libvirt_makes_an_order_unknown_and_the_component_degraded(
     libvirtd: PrivateLibvirtd, guest: Any
 ) -> None:

@@ -6,6 +6,7 @@ Pure decisions are in ``escalation``; here libvirt is asked, in threads with dea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from functools import partial
@@ -183,13 +184,14 @@ class Lifecycle:
                 )
         progress.step("writing its memory")
         watch = asyncio.create_task(self._watch_job(guest, progress))
+        work = partial(self._driver.save, guest.uuid, request.file)
+        saving = asyncio.create_task(self._run(guest, "save", work, SAVE_TIMEOUT_S))
         try:
-            work = partial(self._driver.save, guest.uuid, request.file)
-            await self._run(guest, "save", work, SAVE_TIMEOUT_S)
+            await asyncio.shield(saving)
         except asyncio.CancelledError:
-            abort = partial(self._driver.abort_job, guest.uuid)
-            await asyncio.shield(self._run(guest, "end the save", abort))
-            raise
+            if not await self._end_save(guest, saving):
+                raise
+            # It was saved before it could be ended, and that is what came of it.
         except LibvirtRefusedError as exc:
             if "space" in exc.message.lower():
                 raise NoSpaceError(
@@ -287,6 +289,16 @@ class Lifecycle:
                 return escalation.Stopped()
             return escalation.Refused(exc.message)
         return escalation.Asked()
+
+    async def _end_save(self, guest: Guest, saving: asyncio.Task[None]) -> bool:
+        """End a save whose caller does not want it any more; True where it was done already."""
+        abort = partial(self._driver.abort_job, guest.uuid)
+        until_s = time.monotonic() + SHORT_TIMEOUT_S
+        while not saving.done() and time.monotonic() < until_s:
+            with contextlib.suppress(NovacronError):  # its job has not begun yet, or is over
+                await self._run(guest, "end the save of", abort)
+            await asyncio.wait((saving,), timeout=POLL_S)
+        return saving.done() and saving.exception() is None
 
     async def _watch_job(self, guest: Guest, progress: Progress) -> None:
         while True:
