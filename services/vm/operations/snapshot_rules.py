@@ -128,6 +128,21 @@ def parse_snapshot(snapshot_xml: str, *, is_current: bool) -> tuple[SnapshotReco
     return record, memory_file
 
 
+def in_order(snapshots: Iterable[SnapshotRecord]) -> tuple[SnapshotRecord, ...]:
+    """Each after the one that it goes on from; libvirt's times have whole seconds and may step."""
+    known = {snapshot.name: snapshot for snapshot in snapshots}
+
+    def depth(snapshot: SnapshotRecord) -> int:
+        count = 0
+        while snapshot.parent in known and count <= len(known):
+            snapshot = known[snapshot.parent]
+            count += 1
+        return count
+
+    ordered = sorted(known.values(), key=lambda item: (depth(item), item.created_s, item.name))
+    return tuple(ordered)
+
+
 def plan_removal(snapshot: SnapshotRecord, disks: Iterable[Disk]) -> tuple[Commit, ...]:
     """How each disk's overlay goes out of its chain; what is out already needs nothing.
 

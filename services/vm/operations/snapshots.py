@@ -53,8 +53,7 @@ class Snapshots:
     async def known(self, guest: Guest) -> SnapshotList:
         """All snapshots, the oldest first."""
         found = await self._records(guest)
-        ordered = sorted((record for record, _ in found), key=lambda record: record.created_s)
-        return SnapshotList(snapshots=tuple(ordered))
+        return SnapshotList(snapshots=rules.in_order(record for record, _ in found))
 
     async def create(
         self, guest: Guest, request: SnapshotCreateRequest, progress: Progress

@@ -9,6 +9,7 @@ from services.vm.operations.errors import OperationRefusedError
 from services.vm.operations.snapshot_rules import (
     CHAIN_MAX,
     Commit,
+    in_order,
     parse_snapshot,
     plan_removal,
     plan_snapshot,
@@ -86,6 +87,18 @@ def test_libvirt_s_description_is_understood() -> None:
     assert parse_snapshot(with_memory, is_current=False)[1] == "/i/m"
     internal = "<domainsnapshot><name>a</name><memory snapshot='internal'/></domainsnapshot>"
     assert parse_snapshot(internal, is_current=False)[0].kind is SnapshotKind.INTERNAL
+
+
+def test_snapshots_of_one_second_are_in_the_order_in_which_they_were_taken() -> None:
+    """Each comes after the one that it goes on from, whatever its name; a circle ends, too."""
+
+    def snapshot(name: str, parent: str) -> SnapshotRecord:
+        return SnapshotRecord(name=name, kind=SnapshotKind.DISK, parent=parent, created_s=7)
+
+    found = in_order([snapshot("a", "b"), snapshot("b", "z"), snapshot("z", "")])
+
+    assert [item.name for item in found] == ["z", "b", "a"]
+    assert len(in_order([snapshot("x", "y"), snapshot("y", "x")])) == 2
 
 
 def test_a_removal_writes_each_overlay_into_the_file_below() -> None:
