@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from services.vm.documents.devices import CloudInit, Cpus, Disk, Memory, Nic
+from services.vm.documents.devices import CloudInit, Cpus, Disk, DiskFormat, Memory, Nic
 from services.vm.documents.errors import (
     AdoptionError,
     ApplyBusyError,
@@ -193,9 +194,10 @@ def test_a_removed_document_leaves_nothing_but_the_disks(
     """A running guest is not undefined; a stopped one is, and its image stays."""
 
     async def scenario() -> None:
-        image = tmp_path / "a.qcow2"
-        image.write_bytes(b"kept")
-        wanted = machine("gone", power=Power.ON, disks=(Disk(path=str(image)),))
+        image = tmp_path / "a.img"
+        image.write_bytes(b"kept" * 1024)
+        disk = Disk(path=str(image), format=DiskFormat.RAW)
+        wanted = machine("gone", power=Power.ON, disks=(disk,))
         async with running(URI, postgres_database, tmp_path) as node:
             await node.apply(wanted)
             with pytest.raises(DomainRunningError, match="stop it"):
@@ -204,7 +206,7 @@ def test_a_removed_document_leaves_nothing_but_the_disks(
             reply = await node.ask("vm.undefine", ApplyReply, name="gone")
 
             assert reply.is_done, reply.results
-            assert image.read_bytes() == b"kept"
+            assert image.read_bytes() == b"kept" * 1024
             with pytest.raises(libvirt.libvirtError):
                 driver.lookupByName("gone")
             with pytest.raises(DocumentNotFoundError):
@@ -331,6 +333,42 @@ def test_disks_lie_where_guests_files_do(
             for path in ("/etc/shadow", f"{tmp_path}/link/shadow"):
                 with pytest.raises(DocumentError, match=r"disks\[0\].path"):
                     await node.apply(machine("thief", disks=(Disk(path=path),)))
+
+    asyncio.run(scenario())
+
+
+def make_overlay(file: Path) -> None:
+    """An image whose content would be that of a file of the host's."""
+    below = ["-b", "/etc/shadow", "-F", "raw"]
+    argv = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", *below, str(file), "1M"]
+    subprocess.run(argv, check=True)
+
+
+def test_an_image_is_what_its_document_says(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """Another format and an overlay of a file elsewhere are refused, also when they come later."""
+
+    async def scenario() -> None:
+        late = tmp_path / "late.qcow2"
+        make_overlay(tmp_path / "evil.qcow2")
+        async with running(URI, postgres_database, tmp_path) as node:
+            evil = Disk(path=f"{tmp_path}/evil.qcow2")
+            with pytest.raises(DocumentError, match="/etc/shadow"):
+                await node.apply(machine("evil", disks=(evil,)))
+            (tmp_path / "raw.img").write_bytes(b"x" * 4096)
+            with pytest.raises(DocumentError, match="format is qcow2"):
+                await node.apply(machine("evil", disks=(Disk(path=f"{tmp_path}/raw.img"),)))
+
+            wanted = machine("late", disks=(Disk(path=str(late)),))
+            await node.apply(wanted)
+            make_overlay(late)
+            power_on = replace(wanted, power=Power.ON)
+            reply = await node.apply(power_on)
+            failed = reply.results[-1]
+            assert (failed.step.kind, failed.outcome) == (StepKind.START, Outcome.FAILED)
+            assert "/etc/shadow" in failed.message
+            assert not driver.lookupByName("late").isActive()
 
     asyncio.run(scenario())
 

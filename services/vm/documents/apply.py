@@ -11,6 +11,7 @@ from pathlib import Path
 from protocol.errors import NovacronError
 from services.vm.deadline import start_thread
 from services.vm.documents.definitions import STOP_TIMEOUT_S, Definitions, Target
+from services.vm.documents.devices import DiskFormat
 from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import VmDocument
 from services.vm.documents.records import Outcome, StepResult, StoredDocument
@@ -18,7 +19,8 @@ from services.vm.documents.seeds import check_seed, drop_seeds, seed_path
 from services.vm.documents.steps import Observed, Step, StepKind
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.driver import Driver
-from services.vm.operations.errors import OperationUnknownError, PlaceRefusedError
+from services.vm.operations.errors import OperationUnknownError
+from services.vm.operations.images import Images
 from services.vm.operations.places import confine
 from supervisor.child.service import ServiceContext
 
@@ -27,8 +29,9 @@ START_TIMEOUT_S = 120.0
 # Reading a few hundred definitions while libvirt starts guests.
 OBSERVE_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 1.0
+_STARTS = frozenset((StepKind.START, StepKind.RESTART))
 # After these no other image than the document's is in use; older ones may hold passwords.
-_ENDS_SEEDS = frozenset((StepKind.START, StepKind.RESTART, StepKind.UNDEFINE))
+_ENDS_SEEDS = _STARTS | {StepKind.UNDEFINE}
 
 
 class Applier:
@@ -54,6 +57,7 @@ class Applier:
         self._context = context
         self._definitions = Definitions(Driver(libvirt_uri))
         self._calls = DeadlineCalls(changed)
+        self._images = Images(image_dirs)
         self._image_dirs = image_dirs
         start = START_TIMEOUT_S + call_timeout_s
         self._timeouts_s = {
@@ -88,11 +92,13 @@ class Applier:
             timeout_s=OBSERVE_TIMEOUT_S,
         )
 
-    def check(self, documents: Iterable[VmDocument], observed: Mapping[str, Observed]) -> None:
-        """Refuse what cloud-init would not take, and disks outside the directories for files.
+    async def check(
+        self, documents: Iterable[VmDocument], observed: Mapping[str, Observed]
+    ) -> None:
+        """Refuse what cloud-init would not take, and disks that are not what they should be.
 
-        The hypervisor may read and write more than the person who asks. What a domain has already
-        may stay.
+        The hypervisor may read and write more than the person who asks, so files lie in the
+        directories for them, with all that they are overlays of. What a domain has may stay.
 
         Raises:
             DocumentError: a text is of no use, or a disk is elsewhere.
@@ -106,11 +112,27 @@ class Applier:
             for index, disk in enumerate(document.disks):
                 if not disk.path or disk.path in known:
                     continue
-                try:
-                    confine(disk.path, self._image_dirs)
-                except PlaceRefusedError as exc:
-                    where = f"{document.name}: disks[{index}].path"
-                    raise DocumentError(f"{where}: {exc.message}") from exc
+                await self._check_disk(document, index)
+
+    async def _check_disk(self, document: VmDocument, index: int) -> None:
+        """A file that is not there yet has no content to be wrong; libvirt starts no guest on it.
+
+        Raises:
+            DocumentError: it is elsewhere, not of its format, or an overlay of something elsewhere.
+        """
+        disk = document.disks[index]
+        where = f"{document.name}: disks[{index}]"
+        try:
+            place = confine(disk.path, self._image_dirs)
+            if not await asyncio.to_thread(place.exists):
+                return
+            record = await self._images.inspect(disk.path)
+        except NovacronError as exc:
+            raise DocumentError(f"{where}.path: {exc.message}") from exc
+        if record.format != disk.format.value:
+            raise DocumentError(
+                f"{where}.format is {disk.format.value}; {disk.path} is {record.format}"
+            )
 
     async def take(
         self, steps: Sequence[Step], documents: Iterable[StoredDocument]
@@ -150,6 +172,8 @@ class Applier:
         began_s = time.monotonic()
         outcome, message, code = Outcome.DONE, "", ""
         try:
+            if step.kind in _STARTS and target.document is not None:
+                await self._check_overlays(target.document)
             message = await self._calls.run(
                 partial(self._definitions.take, step, target),
                 subject=step.name,
@@ -162,6 +186,13 @@ class Applier:
             outcome, message, code = Outcome.FAILED, exc.message, exc.code
         took_s = time.monotonic() - began_s
         return StepResult(step=step, outcome=outcome, message=message, code=code, took_s=took_s)
+
+    async def _check_overlays(self, document: VmDocument) -> None:
+        """Look again: a file may have come since the document was taken."""
+        for index, disk in enumerate(document.disks):
+            in_dirs = any(Path(disk.path).is_relative_to(place) for place in self._image_dirs)
+            if disk.format is DiskFormat.QCOW2 and disk.path and in_dirs:
+                await self._check_disk(document, index)
 
     def _tell(self, result: StepResult) -> None:
         fields = {

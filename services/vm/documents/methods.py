@@ -118,7 +118,7 @@ class Methods:
         store, applier = self._store, self._applier
         reading = await store.read()
         observed = await applier.observe()
-        applier.check(wanted.documents, observed)
+        await applier.check(wanted.documents, observed)
         merged = _merge(reading.documents, wanted.documents)
         only = _only(wanted.names, wanted.documents)
         plan = self._plan(merged, observed, reading, wanted.allowed, only)
@@ -138,7 +138,7 @@ class Methods:
         store, applier = self._store, self._applier
         reading = await store.read()
         observed = await applier.observe()
-        applier.check(wanted.documents, observed)
+        await applier.check(wanted.documents, observed)
         given = frozenset(document.name for document in wanted.documents)
         merged = _merge(reading.documents, wanted.documents)
         first = self._plan(merged, observed, reading, wanted.allowed, given)
