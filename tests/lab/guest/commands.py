@@ -15,6 +15,7 @@ from tests.lab.guest.guests import GuestPlan
 from tests.lab.guest.readers import check_disk
 from tests.lab.guest.watches import Probe, Watch
 
+_FAULTS = ("silent", "restarts", "lost_ticks", "lost_writes", "bad", "lost_packets")
 _guest_option = click.option("--guest", "guest_name", default="guest1", show_default=True)
 
 
@@ -82,6 +83,8 @@ def check(name: str, *, guest_name: str, seconds: float, as_json: bool) -> None:
         "host": host.name,
         "ticks": last.number,
         "lost_ticks": len(said.lost),
+        "silent": not watch.ticks,
+        "restarts": said.lives - 1,
         "gap_max_s": round(watch.gap_max_s, 3),
         "writes": last.disk,
         "lost_writes": len(disk.missing) + len(disk.damaged),
@@ -91,4 +94,4 @@ def check(name: str, *, guest_name: str, seconds: float, as_json: bool) -> None:
         "lost_packets": len(probe.findings.lost),
     }
     click.echo(json.dumps(found) if as_json else "\n".join(f"{k}: {v}" for k, v in found.items()))
-    sys.exit(any(found[key] for key in ("lost_ticks", "lost_writes", "bad", "lost_packets")))
+    sys.exit(any(found[key] for key in _FAULTS))

@@ -26,7 +26,7 @@ _DOMAIN = """
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{kernel}</kernel>
     <initrd>{initrd}</initrd>
-    <cmdline>console=ttyS0 quiet no_timer_check panic=-1 {arguments}</cmdline>
+    <cmdline>console=ttyS0 quiet no_timer_check {arguments}</cmdline>
   </os>
   <features><acpi/><apic/></features>
   <on_crash>preserve</on_crash>

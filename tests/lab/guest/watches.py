@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import socket
 import struct
@@ -32,10 +33,12 @@ class Watch:
 
     Attributes:
         ticks: what came, with the time of this machine's monotonic clock at which it was seen.
+        panic: what the guest's kernel said when it gave up; empty while it runs.
     """
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.ticks: list[tuple[float, Tick]] = []
+        self.panic = ""
         self._paths = [host.place(console_path(name)) for host in lab.hosts]
         self._offsets = [_size(path) for path in self._paths]
         self._rest = b""
@@ -68,6 +71,12 @@ class Watch:
             return []
         return sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
 
+    @property
+    def restarts(self) -> int:
+        """How often the guest's count began anew: it crashed, or somebody reset it."""
+        numbers = [tick.number for _, tick in self.ticks]
+        return sum(b <= a for a, b in itertools.pairwise(numbers))
+
     def wait_ticks(self, count: int, *, timeout_s: float = 20.0) -> None:
         """Wait until so many more ticks have come.
 
@@ -79,7 +88,8 @@ class Watch:
         while len(self.ticks) < goal:
             if time.monotonic() > deadline_s:
                 missing = goal - len(self.ticks)
-                raise LabError(f"{missing} of {count} ticks did not come in {timeout_s} s")
+                why = f": {self.panic}" if self.panic else ""
+                raise LabError(f"{missing} of {count} ticks did not come in {timeout_s} s{why}")
             time.sleep(_LOOK_S)
 
     def _follow(self) -> None:
@@ -97,6 +107,8 @@ class Watch:
                 self._offsets[at] += len(fresh)
                 found = found or bool(fresh)
                 *lines, self._rest = (self._rest + fresh).split(b"\n")
+                said = [line for line in lines if b"Kernel panic" in line]
+                self.panic = said[0].decode(errors="replace").strip() if said else self.panic
                 now_s = time.monotonic()
                 ticks = [tick for line in lines if (tick := parse_line(line))]
                 self.ticks += [(now_s, tick) for tick in ticks]
