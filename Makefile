@@ -2,6 +2,8 @@
 
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
+# Two files at a time: most tests wait for processes. More would only wait for the processors.
+TEST_FLAGS ?= --numprocesses 2 --dist loadgroup
 
 .PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data lab clean
 
@@ -24,7 +26,7 @@ run: setup
 	@bin/novacron run $(RUN_FLAGS)
 
 test: check
-	$(PYTHON) -m pytest -m "" --no-skips
+	$(PYTHON) -m pytest -m "" --no-skips $(TEST_FLAGS)
 
 check: lint types imports
 

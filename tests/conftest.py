@@ -24,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed test")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests, and all that use the lab, in one process where there are several."""
+    for item in items:
+        name = "lab" if item.path.name.startswith("test_lab_") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 def pytest_configure() -> None:
     """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
