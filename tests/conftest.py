@@ -31,10 +31,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(name))
 
 
-def pytest_configure() -> None:
-    """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody.
+
+    And keep the directories of a worker's tests about as short as those of a run without workers:
+    the path of a Unix socket has room for 107 bytes.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    if worker and config.option.basetemp:
+        run = Path(config.option.basetemp).parent
+        config.option.basetemp = str(run / worker.removeprefix("gw"))
 
 
 @pytest.fixture(autouse=True)
