@@ -186,8 +186,10 @@ def _make_init(cls: type, *, is_frozen: bool, is_kw_only: bool) -> Any:
     if hasattr(cls, "__post_init__"):
         lines.append("self.__post_init__()")
     body = "\n ".join(lines or ["pass"])
-    # The names are a class's own, and so identifiers.
-    exec(f"def __init__(self, {', '.join(parameters)}):\n {body}\n", space)  # noqa: S102
+    text = f"def __init__(self, {', '.join(parameters)}):\n {body}\n"
+    # Compiled first: a Ctrl-C while exec works on a text ends the process by SIGINT in the end,
+    # even where it is caught. The names are a class's own, and so identifiers.
+    exec(compile(text, "<record>", "exec"), space)  # noqa: S102
     made = space["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     made.__module__ = cls.__module__
