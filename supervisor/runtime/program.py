@@ -13,6 +13,7 @@ import functools
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from protocol.errors import NovacronError
@@ -59,6 +60,11 @@ def can_execute() -> bool:
         answer = subprocess.run([_SETPRIV, "--help"], capture_output=True, check=False)
         return b"--pdeathsig" in answer.stdout
     return False
+
+
+def dying_with_us(argv: Sequence[str]) -> list[str]:
+    """The command line of a program that the kernel kills when the calling thread ends."""
+    return [_SETPRIV, "--pdeathsig", "KILL", "--", *argv] if can_execute() else list(argv)
 
 
 def execute(program: Program) -> int:

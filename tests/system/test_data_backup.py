@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from services.data import migrations
+from tests.fixtures.fix_node import wait_until
 from tests.fixtures.fix_postgres import (
     PostgresDatabase,
     PostgresServer,
@@ -299,7 +300,7 @@ def test_killed_restore_is_cleared_away_by_the_next(
     process.kill()
     process.communicate(timeout=db.TIMEOUT_S)
     assert db.databases(target) == {f"{target.name}_restoring"}
-    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of pg_restore", 5.0)
 
     code, _, err = db.run(target, "restore", str(dump))
 

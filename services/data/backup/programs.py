@@ -20,6 +20,7 @@ from services.data import cluster
 from services.data.backup.errors import ServerProgramError
 from services.data.model import PostgresSettings
 from services.data.refusal import one_line
+from supervisor.runtime.program import dying_with_us
 
 _SAID_BYTES_MAX = 4000
 _END_TIMEOUT_S = 10.0
@@ -86,7 +87,7 @@ def running(
             descriptors = (secret,)
         with _uninterrupted():
             process = subprocess.Popen(
-                [str(_find(name, server_major)), *arguments],
+                dying_with_us([str(_find(name, server_major)), *arguments]),
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
