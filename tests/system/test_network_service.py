@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,8 @@ from protocol.records import Plain, from_wire
 from services.network.model import BridgeState, NetworkSettings, NetworkStatus
 from services.network.netlink import Netlink
 from services.network.plan import REPAIRS_MAX
-from services.network.service import NetworkService
-from supervisor.child.service import Request
-from supervisor.testing.context import MemoryServiceContext
-from tests.fixtures.fix_netns import ip, run_in_netns
+from tests.fixtures.fix_netns import ip
+from tests.system.network_running import Running, in_netns, running_service, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -34,54 +29,14 @@ SETTINGS: dict[str, Plain] = {
 ROOT = Path(__file__).parents[2]
 
 
-class Running:
-    """A service that came up, and its context."""
-
-    def __init__(self, service: NetworkService, context: MemoryServiceContext) -> None:
-        self.service = service
-        self.context = context
-
-    async def call(self, method: str) -> Any:
-        """Call a method of the service as an operator."""
-        return await self.service.calls()[method](Request("operator", method, None, 5.0))
-
-    async def status(self) -> NetworkStatus:
-        """The service's status."""
-        return from_wire(NetworkStatus, await self.call("network.status"))
-
-    def events(self) -> list[str]:
-        """Names of the emitted events."""
-        return [name for name, _ in self.context.events]
+def running(settings: dict[str, Plain] = SETTINGS) -> AbstractAsyncContextManager[Running]:
+    """A service with the settings of most tests."""
+    return running_service(settings)
 
 
-@asynccontextmanager
-async def running(settings: dict[str, Plain] = SETTINGS) -> AsyncIterator[Running]:
-    """A service from init to terminate."""
-    context = MemoryServiceContext(path="core/network", settings=settings)
-    service = NetworkService()
-    await service.init(context)
-    try:
-        yield Running(service, context)
-    finally:
-        await service.terminate()
-    assert context.failures == []
-
-
-def in_netns(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run an asynchronous scenario in a fresh namespace."""
-
-    async def run() -> None:
-        await scenario()
-
-    run_in_netns(lambda: asyncio.run(run()))
-
-
-async def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 5.0) -> None:
-    """Let the service work until the condition holds."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"no {what} within {timeout_s} s"
-        await asyncio.sleep(0.01)
+async def status_of(node: Running) -> NetworkStatus:
+    """The service's status."""
+    return from_wire(NetworkStatus, await node.call("network.status"))
 
 
 def shown(name: str = "nc0") -> dict[str, Any]:
@@ -146,7 +101,7 @@ def test_damage_by_hand_is_repaired(damage: tuple[str, ...]) -> None:
                 "repair",
             )
             await wait_until(lambda: "network:bridge-repaired" in node.events(), "event")
-            assert (await node.status()).bridge.repairs >= 1
+            assert (await status_of(node)).bridge.repairs >= 1
             assert node.context.health.state is HealthState.HEALTHY
 
     in_netns(scenario)
@@ -162,7 +117,7 @@ def test_a_foreign_bridge_is_never_touched_and_its_removal_noticed() -> None:
             assert shown() == before
             assert node.context.health.state is HealthState.DEGRADED
             assert "no mark of this node" in node.context.health.reason
-            assert (await node.status()).bridge.state is BridgeState.CONFLICT
+            assert (await status_of(node)).bridge.state is BridgeState.CONFLICT
 
             ip("link", "del", "nc0")
 
@@ -249,7 +204,7 @@ def test_lost_notifications_lead_to_a_full_reading() -> None:
             ip("-batch", "-", stdin=batch)
 
             await wait_until(lambda: "network:bridge-repaired" in node.events(), "repair", 10.0)
-            assert (await node.status()).resyncs >= 1
+            assert (await status_of(node)).resyncs >= 1
 
     in_netns(scenario)
 
@@ -260,8 +215,8 @@ def test_a_disabled_bridge_is_not_made() -> None:
     async def scenario() -> None:
         async with running({"node_id": "n1", "bridge": {"enabled": False}}) as node:
             assert node.context.health.state is HealthState.HEALTHY
-            assert (await node.status()).bridge.state is BridgeState.DISABLED
-            assert (await node.status()).links == 1
+            assert (await status_of(node)).bridge.state is BridgeState.DISABLED
+            assert (await status_of(node)).links == 1
 
     in_netns(scenario)
 
