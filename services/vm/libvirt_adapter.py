@@ -1,7 +1,7 @@
 """libvirt: one connection, its domains and its callbacks. Adapter for libvirt-python.
 
 Every method of LibvirtSession blocks, for ever if libvirtd hangs: call them in threads
-(``services.vm.deadline``). Callbacks come in libvirt's event thread and must only hand over.
+(``services.threads``). Callbacks come in libvirt's event thread and must only hand over.
 
 The session is read-only: libvirtd itself refuses whatever would change a guest.
 """

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, assert_never
 from protocol.messages.health import HEALTHY, Health, HealthState
 from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
+from services.threads import start_thread, wait_done
 from services.vm import connection as machine
 from services.vm.connection import Connection, Phase
-from services.vm.deadline import start_thread, wait_done
 from services.vm.documents.part import make_documents
 from services.vm.domains import apply_event, changes_between
 from services.vm.errors import (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from services.threads import start_thread, wait_done
 from services.vm.connection import Answered, CallTimedOut, Lost
-from services.vm.deadline import start_thread, wait_done
 from services.vm.errors import LibvirtLostError, LibvirtTimeoutError
 from services.vm.inbox import Inbox
 from services.vm.model import DomainRecord

@@ -8,14 +8,13 @@ until one of the threads comes back.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import queue
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import TypeVar
 
 from services.security.secrets.errors import ProviderUnavailableError
+from services.threads import start_thread, wait_done
 
 T = TypeVar("T")
 
@@ -32,6 +31,7 @@ class Bounded:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
+        self._thread_name = f"secrets-{provider}"
         self._places = threading.BoundedSemaphore(LEFT_BEHIND_MAX)
 
     def run(self, work: Callable[[], T], timeout_s: float) -> T:
@@ -41,60 +41,47 @@ class Bounded:
             ProviderUnavailableError: it took longer.
             SecretError: what the work raises.
         """
-        answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-        self._start(work, lambda result, error: answers.put((result, error)))
+        done: futures.Future[T] = futures.Future()
+        placed = self._placed(work)
+
+        def fill() -> None:
+            try:
+                done.set_result(placed())
+            except BaseException as exc:  # noqa: BLE001 - handed to the caller, whatever it is
+                done.set_exception(exc)
+
+        threading.Thread(target=fill, name=self._thread_name, daemon=True).start()
         try:
-            result, error = answers.get(timeout=timeout_s)
-        except queue.Empty:
+            return done.result(timeout_s)
+        except TimeoutError:
+            if done.done():
+                raise  # the work's own
             raise self._late(timeout_s) from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value] # a T: there was no error
 
     async def call(self, work: Callable[[], T], timeout_s: float) -> T:
         """The same for a loop, which goes on meanwhile."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type] # a T: there was no error
-
-        def answer(result: T | None, error: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result, error)
-
-        self._start(work, answer)
+        future = start_thread(self._placed(work), self._thread_name)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            raise self._late(timeout_s) from None
+            if not await wait_done(future, timeout_s):
+                raise self._late(timeout_s)
+            return future.result()
+        finally:
+            future.cancel()  # what comes after the deadline is nobody's
 
-    def _start(
-        self, work: Callable[[], T], answer: Callable[[T | None, BaseException | None], None]
-    ) -> None:
+    def _placed(self, work: Callable[[], T]) -> Callable[[], T]:
+        """The work with one of the provider's places, which it gives back in the end."""
         if not self._places.acquire(blocking=False):
             raise ProviderUnavailableError(
                 f"{self._provider} holds {LEFT_BEHIND_MAX} earlier calls without an answer"
             )
 
-        def run() -> None:
-            result: T | None = None
-            error: BaseException | None = None
+        def run() -> T:
             try:
-                result = work()
-            except BaseException as exc:  # noqa: BLE001 - handed to the caller, whatever it is
-                error = exc
+                return work()
             finally:
                 self._places.release()
-            answer(result, error)
 
-        threading.Thread(target=run, name=f"secrets-{self._provider}", daemon=True).start()
+        return run
 
     def _late(self, timeout_s: float) -> ProviderUnavailableError:
         return ProviderUnavailableError(f"{self._provider} did not answer in {timeout_s:g} s")

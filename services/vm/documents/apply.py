@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from protocol.errors import NovacronError
-from services.vm.deadline import start_thread
+from services.threads import start_thread
 from services.vm.documents.definitions import STOP_TIMEOUT_S, Definitions, Target
 from services.vm.documents.devices import DiskFormat
 from services.vm.documents.errors import DocumentError

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.vm.deadline import start_thread, wait_done
+from services.threads import start_thread, wait_done
 from services.vm.operations.errors import OperationUnknownError
 
 T = TypeVar("T")

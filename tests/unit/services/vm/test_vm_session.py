@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from services.threads import start_thread
 from services.vm.connection import Answered, CallTimedOut, Lost
-from services.vm.deadline import start_thread
 from services.vm.errors import DomainNotFoundError, LibvirtLostError, LibvirtTimeoutError
 from services.vm.inbox import Inbox
 from services.vm.session import REQUESTS_MAX, AsyncSession

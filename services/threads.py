@@ -1,7 +1,7 @@
 """Blocking calls in threads of their own, so that a hung one never holds the loop or the exit.
 
 A ThreadPoolExecutor was not taken: the interpreter waits for its threads at exit, and a call into
-a hung libvirt can't be interrupted. Daemon threads end with the process.
+a hung library, such as libvirt's, can't be interrupted. Daemon threads end with the process.
 """
 
 from __future__ import annotations
