@@ -19,6 +19,7 @@ from services.api.identity import Identity, Means
 from services.security.model import AppendRequest, Outcome
 from services.security.token_model import Bearer
 from services.security.tokens import Presented
+from supervisor.child.logs import correlation_id
 from supervisor.child.service import ServiceContext
 
 SECURITY = "security"
@@ -65,6 +66,7 @@ class Access:
             NotRecordedError: it does not take it, and what was to be recorded must not be done.
         """
         about: dict[str, Plain] = {"by": identity.actor, "role": identity.role.value, **fields}
+        about["correlation"] = correlation_id.get()
         request = AppendRequest(action=action, subject=subject, outcome=outcome, fields=about)
         try:
             await self._call("audit.append", to_wire(request))

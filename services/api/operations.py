@@ -74,11 +74,20 @@ class Operator:
             ComponentUnavailableError: the supervisor does not answer; it may be done later.
             ComponentAnswerError: the supervisor refuses.
         """
-        supervisor, child_id = names.parent_path(path), path.rpartition("/")[2]
         action = f"api:{verb.value}"
         if not identity.role.includes(ROLE):
             await self._refuse(identity, action, path)
-        await self._access.record(identity, action, path, Outcome.SUCCESS)
+        await self._access.record(identity, action, path, Outcome.REQUESTED)
+        try:
+            done = await self._order(verb, path)
+        except NovacronError as exc:
+            await self._record_end(identity, action, path, Outcome.FAILURE, code=exc.code)
+            raise
+        await self._record_end(identity, action, path, Outcome.SUCCESS, state=done.state.value)
+        return done
+
+    async def _order(self, verb: Verb, path: str) -> Operation:
+        supervisor, child_id = names.parent_path(path), path.rpartition("/")[2]
         try:
             answer = await self._context.call(
                 supervisor, verb.value, {"id": child_id}, timeout_s=OPERATION_TIMEOUT_S
@@ -88,6 +97,13 @@ class Operator:
         except RemoteCallError as exc:
             raise _refusal(exc, path) from exc
         return _operation(path, answer)
+
+    async def _record_end(
+        self, identity: Identity, action: str, path: str, outcome: Outcome, **fields: Plain
+    ) -> None:
+        # It is recorded as requested, and can't be taken back.
+        with contextlib.suppress(NotRecordedError):
+            await self._access.record(identity, action, path, outcome, **fields)
 
     async def _refuse(self, identity: Identity, action: str, path: str) -> NoReturn:
         if self._refusals.take(identity.key, now_s=time.monotonic()).is_granted:

@@ -55,8 +55,9 @@ class SecuritySettings:
 
 
 class Outcome(enum.Enum):
-    """How an audited action ended."""
+    """How an audited action ended, or that it is about to begin."""
 
+    REQUESTED = "requested"
     SUCCESS = "success"
     FAILURE = "failure"
     DENIED = "denied"

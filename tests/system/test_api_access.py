@@ -42,6 +42,8 @@ class Tree:
         self.tried = 0
         self.audit_error: Exception | None = None
         self.token_error: Exception | None = None
+        self.order_error: Exception | None = None
+        self.recorded_before = 0
 
     def peers(self) -> dict[str, Any]:
         """Handlers by process and method."""
@@ -71,7 +73,10 @@ class Tree:
 
     async def order(self, request: Request) -> Plain:
         """Carries an order out."""
+        self.recorded_before = len(self.records)
         self.orders.append((request.method, request.body))
+        if self.order_error is not None:
+            raise self.order_error
         return {"state": "healthy", "reason": ""}
 
 
@@ -172,10 +177,37 @@ def test_an_operation_is_recorded_before_it_happens() -> None:
             response = await client.post(url, headers=bearer())
             assert response.status_code == 200
             assert response.json() == {"path": "core/vm", "state": "healthy", "reason": ""}
-            (record,) = tree.records
-            assert (record.action, record.subject) == ("api:restart", "core/vm")
-            assert record.fields["by"] == "token/ci"
             assert tree.orders == [("restart", {"id": "vm"})]
+            assert tree.recorded_before == 1
+            requested, ended = tree.records
+            assert (requested.action, requested.subject) == ("api:restart", "core/vm")
+            assert (requested.outcome.value, ended.outcome.value) == ("requested", "success")
+            assert requested.fields["by"] == ended.fields["by"] == "token/ci"
+            assert requested.fields["correlation"] == ended.fields["correlation"] != ""
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("error", "status_code"),
+    [
+        (RemoteCallError("core: no", remote_code="supervisor.fixed_tree"), 502),
+        (RemoteCallError("core: no", remote_code="supervisor.no_such_child"), 404),
+        (CallTimeoutError("core did not answer"), 503),
+    ],
+)
+def test_an_operation_that_fails_is_recorded_as_that(error: Exception, status_code: int) -> None:
+    """The record of the request is followed by one that says how it went wrong."""
+
+    async def scenario() -> None:
+        tree = Tree()
+        tree.order_error = error
+        async with running(tree) as (client, _service, _context):
+            response = await client.post("/api/v1/components/core/vm/stop", headers=bearer())
+            body = assert_problem(response, status_code)
+            requested, ended = tree.records
+            assert (requested.outcome.value, ended.outcome.value) == ("requested", "failure")
+            assert ended.fields["code"] == body["code"]
 
     run(scenario)
 
