@@ -49,6 +49,10 @@ class OnLockout(Protocol):
         """Told of one lock, and for how many seconds it holds."""
 
 
+class _TooManyGuessesError(Exception):
+    """The address has used up its requests, so no token of its is tried."""
+
+
 class Gate:
     """Lets a request in with an identity, or answers 401, 429 or 503.
 
@@ -90,6 +94,9 @@ class Gate:
             return
         try:
             identity = await self._identify(scope, client)
+        except _TooManyGuessesError:
+            await self._too_many(scope, self._take(client))(scope, receive, send)
+            return
         except IdentityRefusedError as exc:
             await self._unknown(scope, client, exc)(scope, receive, send)
             return
@@ -113,7 +120,7 @@ class Gate:
         if shown is not None:
             # Guesses are bounded ahead of what they would cost the security process.
             if not self._has(client):
-                raise IdentityUnavailableError("too many requests from this address")
+                raise _TooManyGuessesError
             identity = await self._verify(shown)
             self._lockout.succeeded(client)
             return identity

@@ -335,6 +335,22 @@ def test_requests_count_per_identity() -> None:
     run(scenario)
 
 
+def test_an_address_that_used_up_its_requests_has_no_token_tried() -> None:
+    """Guesses cost the security process nothing then, and the answer says when to come back."""
+
+    async def scenario() -> None:
+        tree = Tree()
+        async with running(tree, requests_per_minute=3) as (client, _service, _context):
+            codes = [(await client.get("/api/v1/caller")).status_code for _ in range(4)]
+            assert codes == [401, 401, 401, 429]
+            response = await client.get("/api/v1/caller", headers=bearer())
+            assert assert_problem(response, 429)["code"] == "http.too_many_requests"
+            assert int(response.headers["retry-after"]) > 0
+            assert tree.tried == 0
+
+    run(scenario)
+
+
 def test_without_the_security_process_nobody_is_refused_for_good() -> None:
     """503 and not 401, and no step towards a lockout."""
 
