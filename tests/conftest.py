@@ -34,15 +34,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody.
 
-    And keep the directories of a worker's tests about as short as those of a run without workers:
-    the path of a Unix socket has room for 107 bytes.
+    And give a worker's tests directories as short and as deep as those of a run without workers:
+    the path of a Unix socket has room for 107 bytes, and some tests open what is above them.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    worker = _worker_of(config)
     if worker and config.option.basetemp:
         run = Path(config.option.basetemp).parent
-        config.option.basetemp = str(run / worker.removeprefix("gw"))
+        config.option.basetemp = str(run.with_name(f"{run.name}-{worker.removeprefix('gw')}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take away a worker's directories, which pytest does not, unless somebody has to look."""
+    if _worker_of(session.config) and not session.testsfailed:
+        shutil.rmtree(session.config.option.basetemp, ignore_errors=True)
+
+
+def _worker_of(config: pytest.Config) -> str:
+    """The worker's name; "" where there are none."""
+    return str(getattr(config, "workerinput", {}).get("workerid", ""))
 
 
 @pytest.fixture(autouse=True)
