@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.network.errors import MissingCapabilityError, NetlinkFailedError
 from services.network.model import Link
@@ -27,13 +27,14 @@ REQUEST_TIMEOUT_S = 5.0
 DUMP_ATTEMPTS_MAX = 5
 NO_CAPABILITY = "the process lacks CAP_NET_ADMIN, so the host's links stay as they are"
 # The kernel gives at most 32 KiB at a time, and a single link far less.
-_READ_BYTES = 1 << 16
+READ_BYTES = 1 << 16
 # A guest's start makes some ten kilobytes of notifications; the rest is for times without a turn.
 _CHANGES_BYTES_MAX = 1 << 20
 # Notifications that are taken in one go, so that a storm of them does not stop the loop.
 _BATCH_MAX = 256
 _GROUPS = 0x001 | 0x010 | 0x100  # RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
 _CAP_NET_ADMIN = 12
+L = TypeVar("L", bound=Listing)
 
 
 class Netlink:
@@ -48,14 +49,7 @@ class Netlink:
         Raises:
             NetlinkFailedError: the kernel refused, or changes kept interrupting the answer.
         """
-        for _ in range(DUMP_ATTEMPTS_MAX):
-            try:
-                with _translated("read links"):
-                    async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                        return await _read_links_once()
-            except DumpInterruptedError:
-                continue
-        raise NetlinkFailedError(f"links kept changing during {DUMP_ATTEMPTS_MAX} attempts to read")
+        return tuple(sorted((await list_links(Listing)).links, key=lambda link: link.index))
 
     async def apply(self, step: Step) -> None:
         """Carry one step out; a step that is already done is no error.
@@ -69,7 +63,7 @@ class Netlink:
         # Imported here: most starts find everything as it should be, and the library is large.
         from services.network.route_socket import RouteSocket
 
-        with _translated(f"{type(step).__name__} {step.name}"):
+        with translated(f"{type(step).__name__} {step.name}"):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 self._changing = self._changing or RouteSocket()
                 await self._changing.apply(step)
@@ -89,8 +83,8 @@ class LinkChanges:
     """
 
     def __init__(self) -> None:
-        with _translated("open a netlink socket"):
-            self._socket = _open_socket()
+        with translated("open a netlink socket"):
+            self._socket = open_socket()
 
     def subscribe(self) -> None:
         """Begin to listen; changes from here on are told.
@@ -98,7 +92,7 @@ class LinkChanges:
         Raises:
             NetlinkFailedError: the kernel refused.
         """
-        with _translated("subscribe to link changes"):
+        with translated("subscribe to link changes"):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHANGES_BYTES_MAX)
             self._socket.bind((0, _GROUPS))
 
@@ -109,7 +103,7 @@ class LinkChanges:
             NetlinkFailedError: notifications were lost; close, subscribe anew and read all.
         """
         loop = asyncio.get_running_loop()
-        with _translated("follow link changes"):
+        with translated("follow link changes"):
             while True:
                 await loop.sock_recv(self._socket, 1)  # of each message the rest is dropped
                 with contextlib.suppress(BlockingIOError):
@@ -122,21 +116,38 @@ class LinkChanges:
         self._socket.close()
 
 
-def _open_socket() -> socket.socket:
+def open_socket() -> socket.socket:
+    """A route socket that never blocks."""
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
 
 
-async def _read_links_once() -> tuple[Link, ...]:
-    loop, listing = asyncio.get_running_loop(), Listing()
-    with _open_socket() as sock:
+async def list_links(make: Callable[[], L]) -> L:
+    """All links and addresses in a new listing.
+
+    Raises:
+        NetlinkFailedError: the kernel refused, or changes kept interrupting the answer.
+    """
+    for _ in range(DUMP_ATTEMPTS_MAX):
+        try:
+            with translated("read links"):
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    return await _list_once(make())
+        except DumpInterruptedError:
+            continue
+    raise NetlinkFailedError(f"links kept changing during {DUMP_ATTEMPTS_MAX} attempts to read")
+
+
+async def _list_once(listing: L) -> L:
+    loop = asyncio.get_running_loop()
+    with open_socket() as sock:
         for request in REQUESTS:
             sock.sendto(request, (0, 0))
             while True:
-                if listing.take(await loop.sock_recv(sock, _READ_BYTES)):
+                if listing.take(await loop.sock_recv(sock, READ_BYTES)):
                     break
                 await asyncio.sleep(0)  # thousands of links take a while
-    return tuple(sorted(listing.links, key=lambda link: link.index))
+    return listing
 
 
 def _may_change_links() -> bool:
@@ -147,7 +158,8 @@ def _may_change_links() -> bool:
 
 
 @contextlib.contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
+    """Raise what the system says as NetlinkFailedError, with what was being done."""
     try:
         yield
     except TimeoutError as exc:

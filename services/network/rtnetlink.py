@@ -81,71 +81,92 @@ class Listing:
             NetlinkFailedError: the kernel refused the request, or the answer is malformed.
         """
         try:
-            return any(self._take(*message) for message in _messages(data))
+            return any(self._take(*message) for message in messages(data))
         except (struct.error, ValueError, IndexError) as exc:
             raise NetlinkFailedError(f"the kernel's answer is malformed: {exc}") from exc
 
-    def _take(self, kind: int, flags: int, payload: memoryview) -> bool:
+    def note(
+        self, link: Link, found: Mapping[int, memoryview], details: Mapping[int, memoryview]
+    ) -> None:
+        """Hook for who needs more of a link: its attributes, and those of its kind."""
+
+    def _take(self, kind: int, flags: int, _sequence: int, payload: memoryview) -> bool:
         if flags & _DUMP_INTERRUPTED:
             raise DumpInterruptedError("links changed while they were listed")
         if kind in (_DONE, _ERROR_MESSAGE):
-            _check(payload)
+            check(payload)
             return True
         if kind == _NEW_ADDRESS:
             self._take_address(payload)
         elif kind == _NEW_LINK:
-            self.links.append(self._link(payload))
+            self._take_link(payload)
         return False
 
     def _take_address(self, payload: memoryview) -> None:
         family, prefix_length, _flags, _scope, index = _ADDRESS.unpack_from(payload)
         if family not in _FAMILIES:
             return
-        found = _attributes(payload[_ADDRESS.size :])
+        found = attributes(payload[_ADDRESS.size :])
         # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL our own.
         own = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
         if own is not None:
             text = f"{socket.inet_ntop(family, own)}/{prefix_length}"
             self.addresses.setdefault(index, []).append(text)
 
-    def _link(self, payload: memoryview) -> Link:
+    def _take_link(self, payload: memoryview) -> None:
         _family, _kind, index, flags, _change = _LINK.unpack_from(payload)
-        found = _attributes(payload[_LINK.size :])
+        found = attributes(payload[_LINK.size :])
         state = found.get(_IFLA_OPERSTATE, b"\0")[0]
-        details = _attributes(found.get(_IFLA_LINKINFO, memoryview(b"")))
-        return Link(
+        details = attributes(found.get(_IFLA_LINKINFO, memoryview(b"")))
+        link = Link(
             name=_text(found, _IFLA_IFNAME),
             index=index,
             kind=_text(details, _IFLA_INFO_KIND),
             is_up=bool(flags & _IFF_UP),
             operstate=_OPERATIONAL[state] if state < len(_OPERATIONAL) else "unknown",
             mac=found[_IFLA_ADDRESS].hex(":") if found.get(_IFLA_ADDRESS) else "",
-            mtu=_number(found, _IFLA_MTU) or 0,
+            mtu=number(found, _IFLA_MTU) or 0,
             alias=_text(found, _IFLA_IFALIAS),
-            bridge_index=_number(found, _IFLA_MASTER),
+            bridge_index=number(found, _IFLA_MASTER),
             addresses=tuple(sorted(self.addresses.get(index, ()))),
         )
+        self.links.append(link)
+        self.note(link, found, details)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, memoryview]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
+    """The messages of what one read gave: type, flags, sequence, and what follows the header.
+
+    Raises:
+        NetlinkFailedError: it is cut off.
+    """
     view, start = memoryview(data), 0
     while start + _HEADER.size <= len(view):
-        length, kind, flags, _sequence, _port = _HEADER.unpack_from(view, start)
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(view, start)
         if not _HEADER.size <= length <= len(view) - start:
             raise NetlinkFailedError("the kernel's answer is cut off")
-        yield kind, flags, view[start + _HEADER.size : start + length]
+        yield kind, flags, sequence, view[start + _HEADER.size : start + length]
         start += (length + 3) & ~3
 
 
-def _check(payload: memoryview) -> None:
-    """Raise what the end of an answer says, a negative error number or 0."""
+def check(payload: memoryview) -> None:
+    """Look at what ends an answer: a negative error number or 0.
+
+    Raises:
+        NetlinkFailedError: the kernel refused; ``fields`` have its ``errno``.
+    """
     code = -_ERROR.unpack_from(payload)[0] if len(payload) >= _ERROR.size else 0
     if code:
         name = errno.errorcode.get(code, code)
         raise NetlinkFailedError(f"could not read links: {name}", errno=code)
 
 
-def _attributes(view: memoryview) -> dict[int, memoryview]:
+def attributes(view: memoryview) -> dict[int, memoryview]:
+    """The values of a row of attributes, by type without its flags.
+
+    Raises:
+        NetlinkFailedError: one is cut off.
+    """
     found, start = {}, 0
     while start + _ATTRIBUTE.size <= len(view):
         length, kind = _ATTRIBUTE.unpack_from(view, start)
@@ -160,6 +181,7 @@ def _text(found: Mapping[int, memoryview], kind: int) -> str:
     return bytes(found.get(kind, b"")).rstrip(b"\0").decode(errors="replace")
 
 
-def _number(found: Mapping[int, memoryview], kind: int) -> int | None:
+def number(found: Mapping[int, memoryview], kind: int) -> int | None:
+    """An attribute that is a 32-bit number; None where it is missing."""
     value = found.get(kind)
     return None if value is None else int(_U32.unpack_from(value)[0])

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.records import to_wire
+from services.documents import DOCUMENTS_MAX
 from services.vm.documents.checks import parse_size, size_text
 from services.vm.documents.devices import (
     CloudInit,
@@ -20,7 +21,6 @@ from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import Power, VmDocument, derived_mac
 from services.vm.documents.parse import (
     DEPTH_MAX,
-    DOCUMENTS_MAX,
     document_from_wire,
     parse_documents,
     render_document,

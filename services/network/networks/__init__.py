@@ -1,0 +1,1 @@
+"""Networks of the host by a document: bridges, VLANs, VXLAN segments, addresses and subnets."""

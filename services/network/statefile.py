@@ -1,0 +1,109 @@
+"""A record in a JSON file that is whole at every moment and durable once written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from protocol.errors import NovacronError, RemoteProtocolError
+from protocol.records import from_wire, to_wire
+
+R = TypeVar("R")
+_BYTES_MAX = 8 << 20
+
+
+class StateFile(Generic[R]):
+    """One file; its directory is made when it is first written.
+
+    Args:
+        file: where it is.
+        record: the class of what it holds, with a field ``format``.
+        expected_format: the number that the field must have.
+        error: what is raised, with ``file`` as a field.
+        advice: what to do about a file that is not understood.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        record: type[R],
+        *,
+        expected_format: int,
+        error: type[NovacronError],
+        advice: str,
+    ) -> None:
+        self._file = file
+        self._record = record
+        self._format = expected_format
+        self._error = error
+        self._advice = advice
+
+    def read(self) -> R | None:
+        """What it holds; None where it is not there.
+
+        Raises:
+            NovacronError: of the class ``error``: it is damaged or from a newer program.
+        """
+        file = self._file
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise self._error(f"can't read {file}: {exc.strerror}", file=str(file)) from exc
+        try:
+            if len(data) > _BYTES_MAX:
+                raise ValueError(f"it is larger than {_BYTES_MAX} bytes")
+            value = json.loads(data)
+            if isinstance(value, dict) and value.get("format") != self._format:
+                raise ValueError(f"its format is {value.get('format')!r:.20}, not {self._format}")
+            return from_wire(self._record, value)
+        except (ValueError, RemoteProtocolError) as exc:
+            raise self._error(
+                f"{file} is not understood ({exc}): {self._advice}", file=str(file)
+            ) from exc
+
+    def write(self, record: R) -> None:
+        """Keep a record; durable when it returns.
+
+        Raises:
+            NovacronError: of the class ``error``: it could not be written; the old one is whole.
+        """
+        file = self._file
+        temporary = file.with_suffix(file.suffix + ".new")
+        try:
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(to_wire(record)))  # dump would take ten times as long
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.rename(file)
+            _sync(file.parent)
+        except OSError as exc:
+            raise self._error(f"can't write {file}: {exc.strerror}", file=str(file)) from exc
+
+    def remove(self) -> None:
+        """Remove it if it is there.
+
+        Raises:
+            NovacronError: of the class ``error``: it can't be removed.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._file.unlink()
+                _sync(self._file.parent)
+        except OSError as exc:
+            raise self._error(f"can't remove {self._file}: {exc.strerror}") from exc
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
