@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from protocol.records import Plain
+from services.vm.leases.model import FenceAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class VmSettings:
         retry_initial_s, retry_max_s: pauses between attempts to connect, doubling. libvirtd comes
             back within two seconds of a crash, and an attempt costs under a millisecond.
         image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
+        fenced_guests: what is done to a machine that runs here and was taken over by another node.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -41,6 +43,7 @@ class VmSettings:
     state_dir: str = ""
     postgres: Plain = None
     image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
+    fenced_guests: FenceAction = FenceAction.PAUSE
 
     def __post_init__(self) -> None:
         if "://" not in self.libvirt_uri:
@@ -151,6 +154,7 @@ class VmStatus:
         hypervisor: libvirt's driver, such as ``QEMU``; "" before the first connection.
         libvirt_version: of the daemon, such as ``9.0.0``.
         domains: number of domains by state, as last known.
+        disk_lock: libvirt's own lock on disks, such as ``lockd``; "" for none that is known of.
         connections: connections made since the service started; the first one included.
     """
 
@@ -160,4 +164,5 @@ class VmStatus:
     hypervisor: str = ""
     libvirt_version: str = ""
     domains: dict[str, int] = field(default_factory=dict)
+    disk_lock: str = ""
     connections: int = 0

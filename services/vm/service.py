@@ -33,8 +33,11 @@ from services.vm.errors import (
     LibvirtUnavailableError,
 )
 from services.vm.inbox import DOMAIN_EVENTS_MAX, DomainChanged, Inbox, InboxListener
+from services.vm.leases.locks import libvirt_lock
+from services.vm.leases.part import Leases
 from services.vm.model import (
     DomainEvent,
+    DomainEventKind,
     DomainList,
     DomainRecord,
     DomainState,
@@ -55,6 +58,7 @@ DOMAINS_LISTED_MAX = 2048
 # under load). So all is read again a few times after connecting, and then now and then.
 REREAD_PAUSES_S = (1.0, 5.0, 15.0)
 REREAD_PERIOD_S = 60.0
+_ENDS = (DomainEventKind.STOPPED, DomainEventKind.CRASHED)
 
 
 class VmService(Service):
@@ -73,6 +77,7 @@ class VmService(Service):
         )
         self._session: AsyncSession | None = None
         self._hypervisor, self._version = "", ""
+        self._disk_lock = ""
         self._domains: dict[str, DomainRecord] = {}
         self._has_read = False
         self._counted: Counter[DomainState] = Counter()
@@ -83,16 +88,26 @@ class VmService(Service):
         self._is_stopping = False
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leases = Leases(
+            context,
+            self._settings,
+            changed=self._publish_health,
+            has_active=lambda: any(d.state.is_active for d in self._domains.values()),
+        )
         self._operations = Operations(
             context,
             libvirt_uri=self._settings.libvirt_uri,
             call_timeout_s=self._settings.call_timeout_s,
             image_dirs=self._settings.image_dirs,
+            leases=self._leases,
             changed=self._publish_health,
         )
-        self._documents = make_documents(context, self._settings, self._publish_health)
+        self._documents = make_documents(
+            context, self._settings, self._leases, self._publish_health
+        )
         self._inbox.put(machine.RetryDue())
         self._spawn(self._run(), "vm-events")
+        self._leases.open()
         await self._settled.wait()  # bounded by connect_timeout_s: OpenSlow settles it too
 
     def calls(self) -> Mapping[str, CallHandler]:
@@ -101,6 +116,7 @@ class VmService(Service):
             "vm.list": self._call_list,
             "vm.status": self._call_status,
             **self._operations.calls(),
+            **self._leases.calls(),
             **({} if self._documents is None else self._documents.calls()),
         }
 
@@ -119,6 +135,7 @@ class VmService(Service):
         await self._operations.close()
         if self._documents is not None:
             await self._documents.close()
+        await self._leases.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -146,6 +163,7 @@ class VmService(Service):
             reason=self._connection.reason,
             hypervisor=self._hypervisor,
             libvirt_version=self._version,
+            disk_lock=self._disk_lock,
             domains=dict(counts),
             connections=self._connection.connections,
         )
@@ -204,6 +222,7 @@ class VmService(Service):
             self._session = AsyncSession(
                 session, generation, self._inbox, self._settings.call_timeout_s
             )
+            self._disk_lock = await asyncio.to_thread(libvirt_lock, self._settings.libvirt_uri)
             self._note_reading(domains)
             self._inbox.put(machine.Opened(generation))
 
@@ -260,6 +279,10 @@ class VmService(Service):
 
     async def _domain_changed(self, event: DomainEvent) -> None:
         self._emit(event)
+        if event.kind in _ENDS:
+            self._leases.note_ended(event.uuid)
+        elif event.kind is DomainEventKind.STARTED:
+            self._leases.look_soon()
         self._take(apply_event(self._domains, event).values())
         if self._session is None:
             return
@@ -313,7 +336,7 @@ class VmService(Service):
             self._context.set_health(self._with_operations(self._health))
 
     def _with_operations(self, health: Health) -> Health:
-        parts = (self._operations, self._documents)
+        parts = (self._leases, self._operations, self._documents)
         reason = next((part.reason for part in parts if part and part.reason), "")
         if reason and health.state is HealthState.HEALTHY:
             return Health(HealthState.DEGRADED, reason)

@@ -17,6 +17,7 @@ from services.vm.documents.model import VmDocument
 from services.vm.documents.records import Outcome, StepResult, StoredDocument
 from services.vm.documents.seeds import check_seed, drop_seeds, seed_path
 from services.vm.documents.steps import Observed, Step, StepKind
+from services.vm.leases.part import Leases
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.driver import Driver
 from services.vm.operations.errors import OperationUnknownError
@@ -42,6 +43,7 @@ class Applier:
         libvirt_uri: where libvirt is.
         call_timeout_s: for steps that libvirt answers at once.
         image_dirs: the directories that guests' disks may be in.
+        leases: asked before a guest starts.
         changed: called when ``reason`` may be another.
     """
 
@@ -52,6 +54,7 @@ class Applier:
         libvirt_uri: str,
         call_timeout_s: float,
         image_dirs: tuple[str, ...],
+        leases: Leases,
         changed: Callable[[], None],
     ) -> None:
         self._context = context
@@ -59,6 +62,7 @@ class Applier:
         self._calls = DeadlineCalls(changed)
         self._images = Images(image_dirs)
         self._image_dirs = image_dirs
+        self._leases = leases
         start = START_TIMEOUT_S + call_timeout_s
         self._timeouts_s = {
             StepKind.START: start,
@@ -135,9 +139,15 @@ class Applier:
             )
 
     async def take(
-        self, steps: Sequence[Step], documents: Iterable[StoredDocument]
+        self, steps: Sequence[Step], documents: Iterable[StoredDocument], *, by: str
     ) -> tuple[StepResult, ...]:
-        """Take the steps in order; what fails keeps later steps of its machine from being taken."""
+        """Take the steps in order; what fails keeps later steps of its machine from being taken.
+
+        Args:
+            steps: of a plan.
+            documents: of this node.
+            by: who ordered it.
+        """
         targets = {
             item.document.name: Target(
                 document=item.document, epoch=item.epoch, seed=self.seed(item.document)
@@ -151,7 +161,7 @@ class Applier:
                 message = "a step before it was not done"
                 results.append(StepResult(step=step, outcome=Outcome.SKIPPED, message=message))
                 continue
-            result = await self._take(step, targets.get(step.name, Target(document=None)))
+            result = await self._take(step, targets.get(step.name, Target(document=None)), by)
             results.append(result)
             if result.outcome is not Outcome.DONE:
                 failed.add(step.name)
@@ -168,24 +178,31 @@ class Applier:
         future = start_thread(self._definitions.close, "definitions-close")
         await asyncio.wait((future,), timeout=_CLOSE_TIMEOUT_S)
 
-    async def _take(self, step: Step, target: Target) -> StepResult:
+    async def _take(self, step: Step, target: Target, by: str) -> StepResult:
         began_s = time.monotonic()
         outcome, message, code = Outcome.DONE, "", ""
         try:
             if step.kind in _STARTS and target.document is not None:
                 await self._check_overlays(target.document)
-            message = await self._calls.run(
-                partial(self._definitions.take, step, target),
-                subject=step.name,
-                what=f"{step.kind.value} {step.name}",
-                timeout_s=self._timeouts_s.get(step.kind, self._call_timeout_s),
-            )
+            if step.kind in _STARTS:
+                async with self._leases.starting(step.name, by=by):
+                    message = await self._run(step, target)
+            else:
+                message = await self._run(step, target)
         except OperationUnknownError as exc:
             outcome, message, code = Outcome.UNKNOWN, exc.message, exc.code
         except NovacronError as exc:
             outcome, message, code = Outcome.FAILED, exc.message, exc.code
         took_s = time.monotonic() - began_s
         return StepResult(step=step, outcome=outcome, message=message, code=code, took_s=took_s)
+
+    async def _run(self, step: Step, target: Target) -> str:
+        return await self._calls.run(
+            partial(self._definitions.take, step, target),
+            subject=step.name,
+            what=f"{step.kind.value} {step.name}",
+            timeout_s=self._timeouts_s.get(step.kind, self._call_timeout_s),
+        )
 
     async def _check_overlays(self, document: VmDocument) -> None:
         """Look again: a file may have come since the document was taken."""

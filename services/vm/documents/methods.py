@@ -149,7 +149,7 @@ class Methods:
         only = _only(wanted.names, wanted.documents)
         plan = self._plan(reading.documents, observed, reading, wanted.allowed, only)
         steps = [step for step in plan.effects if not wanted.define_only or step.kind in _DEFINING]
-        results = await applier.take(steps, reading.documents)
+        results = await applier.take(steps, reading.documents, by=request.caller)
         notes, omitted = fit_steps([step for step in plan.steps if step.kind.is_note])
         return ApplyReply(
             results=fit_results(results),
@@ -187,7 +187,7 @@ class Methods:
             allowed = Allowed(undefine=True)
             only = frozenset({wanted.name})
             plan = self._plan(reading.documents, observed, reading, allowed, only)
-            results = await applier.take(plan.effects, reading.documents)
+            results = await applier.take(plan.effects, reading.documents, by=request.caller)
             return to_wire(ApplyReply(results=results))
 
     async def adopt(self, request: Request) -> Plain:
@@ -202,7 +202,7 @@ class Methods:
             reading = await store.read()
             allowed = Allowed(adopt=True)
             plan = self._plan(reading.documents, observed, reading, allowed, frozenset({name}))
-            results = await applier.take(plan.effects, reading.documents)
+            results = await applier.take(plan.effects, reading.documents, by=request.caller)
             notes = tuple(step for step in plan.steps if step.kind.is_note)
             return to_wire(ApplyReply(results=results, notes=notes, versions=versions))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.records import Plain, from_wire
+from services.vm.leases.part import Leases
 from services.vm.model import VmSettings
 from supervisor.child.service import CallHandler, Request, ServiceContext
 
@@ -26,12 +27,12 @@ _METHODS = {
 
 
 def make_documents(
-    context: ServiceContext, settings: VmSettings, changed: Callable[[], None]
+    context: ServiceContext, settings: VmSettings, leases: Leases, changed: Callable[[], None]
 ) -> Documents | None:
     """The part; None where the settings name no database."""
     if settings.postgres is None:
         return None
-    return Documents(context, settings, changed)
+    return Documents(context, settings, leases, changed)
 
 
 class Documents:
@@ -40,13 +41,19 @@ class Documents:
     Args:
         context: the service's.
         settings: the service's, with a database.
+        leases: asked before a machine starts.
         changed: called when ``reason`` may be another.
     """
 
     def __init__(
-        self, context: ServiceContext, settings: VmSettings, changed: Callable[[], None]
+        self,
+        context: ServiceContext,
+        settings: VmSettings,
+        leases: Leases,
+        changed: Callable[[], None],
     ) -> None:
         self._context = context
+        self._leases = leases
         self._settings = settings
         self._changed = changed
         self._loaded: Methods | None = None
@@ -92,6 +99,7 @@ class Documents:
             libvirt_uri=settings.libvirt_uri,
             call_timeout_s=settings.call_timeout_s,
             image_dirs=settings.image_dirs,
+            leases=self._leases,
             changed=self._changed,
         )
         return Methods(self._context, node_id=settings.node_id, store=store, applier=applier)

@@ -162,6 +162,52 @@ class Guard:
                 await self._remembered.put(machine, held.epoch, rules.merged(disks))
             yield
 
+    async def claim(self, machine: Machine) -> int:
+        """The epoch that this node has a running machine by; taken where nobody has it.
+
+        From then on until ``leave`` nothing is done about it here.
+
+        Raises:
+            LeasedElsewhereError: another node has it.
+            LeasesUnavailableError: the database is away.
+        """
+        host, uuid = self._host, machine.uuid
+        here = (await host.look()).get(uuid)
+        disks = () if here is None else here.disks
+        host.busy[uuid] = machine, disks
+        try:
+            if self._store is None:
+                return 0
+            lease = await self._store.read(uuid)
+            if lease is None or not lease.is_held:
+                wanted = Wanted(machine=machine, node_id=self._node_id, by="node", disks=disks)
+                lease = await self.acquire(wanted)
+            elif lease.node_id != self._node_id:
+                raise rules.held_elsewhere(lease)
+            if here is not None and here.epoch != lease.epoch:
+                settle = partial(host.driver.settle_epoch, uuid, lease.epoch)
+                await host.run(settle, machine, "write its epoch")
+            return lease.epoch
+        except BaseException:
+            self.leave(uuid)
+            raise
+
+    async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
+        """Give lease and document to another node; see ``LeaseStore.hand_over``."""
+        if self._store is None or not epoch:
+            return
+        lease = await self._store.hand_over(
+            uuid, from_node=self._node_id, to_node=to_node, epoch=epoch
+        )
+        await self._remembered.drop(uuid)
+        fields = {"vm": lease.name, "uuid": uuid, "node": to_node, "epoch": lease.epoch}
+        self._context.emit("vm:lease-handed-over", **fields)
+
+    def leave(self, uuid: str) -> None:
+        """It is looked at here again."""
+        self._host.busy.pop(uuid, None)
+        self._host.running.pop(uuid, None)
+
     async def ended(self, uuid: str) -> None:
         """Give back the lease of a machine that has stopped; nothing where it has not.
 

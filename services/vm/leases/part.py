@@ -119,6 +119,21 @@ class Leases:
         async with self._load().guard.adding(machine, devices_xml):
             yield
 
+    async def claim(self, uuid: str, name: str) -> int:
+        """See ``Guard.claim``."""
+        from services.vm.leases.model import Machine
+
+        return await self._load().guard.claim(Machine(uuid=uuid, name=name))
+
+    async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
+        """See ``Guard.hand_over``."""
+        await self._load().guard.hand_over(uuid, to_node=to_node, epoch=epoch)
+
+    def leave(self, uuid: str) -> None:
+        """See ``Guard.leave``."""
+        self._load().guard.leave(uuid)
+        self.look_soon()
+
     async def check_resume(self, ref: str) -> None:
         """See ``Guard.check_resume``."""
         await self._load().guard.check_resume(ref)

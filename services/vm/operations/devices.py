@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from services.vm.leases.model import Machine
+from services.vm.leases.part import Leases
 from services.vm.operations import device_xml
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.desk import Progress
@@ -37,12 +39,18 @@ class Devices:
     """The operations; errors are those of ``lifecycle`` and what each names."""
 
     def __init__(
-        self, driver: DeviceDriver, calls: DeadlineCalls, life: Lifecycle, images: Images
+        self,
+        driver: DeviceDriver,
+        calls: DeadlineCalls,
+        life: Lifecycle,
+        images: Images,
+        leases: Leases,
     ) -> None:
         self._driver = driver
         self._calls = calls
         self._life = life
         self._images = images
+        self._leases = leases
 
     async def resize(self, guest: Guest, request: ResizeRequest, progress: Progress) -> Outcome:
         """Change memory, processors and the size of a disk, all checked before the first.
@@ -86,7 +94,12 @@ class Devices:
         asked = replace(request, file=image.path)
         made, target = device_xml.disk_xml(asked, ImageFormat(image.format), xml)
         progress.step(f"attaching {target}")
-        await self._attach(guest, made)
+        machine = Machine(uuid=guest.uuid, name=guest.name)
+        if guest.state.is_active:
+            async with self._leases.adding(machine, made):
+                await self._attach(guest, made)
+        else:
+            await self._attach(guest, made)
         return Outcome(note=f"{guest.name} has {image.path} as {target}", result={"target": target})
 
     async def attach_interface(

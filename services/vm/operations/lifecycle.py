@@ -19,6 +19,7 @@ from services.vm.errors import (
     LibvirtRefusedError,
     LibvirtUnavailableError,
 )
+from services.vm.leases.part import Leases
 from services.vm.model import DomainState
 from services.vm.operations import escalation
 from services.vm.operations.calls import DeadlineCalls
@@ -54,9 +55,12 @@ _RUNS = (DomainState.RUNNING, DomainState.BLOCKED)
 class Lifecycle:
     """The operations; each takes the guest as it was looked up, a request and its progress."""
 
-    def __init__(self, driver: Driver, calls: DeadlineCalls, *, short_s: float) -> None:
+    def __init__(
+        self, driver: Driver, calls: DeadlineCalls, leases: Leases, *, short_s: float
+    ) -> None:
         self._driver = driver
         self._calls = calls
+        self._leases = leases
         self._short_s = short_s
 
     async def look(self, ref: str) -> Guest:
@@ -72,8 +76,14 @@ class Lifecycle:
             timeout_s=self._short_s,
         )
 
-    async def start(self, guest: Guest, request: StartRequest, progress: Progress) -> Outcome:
-        """Start it; a paused guest is a started one."""
+    async def start(
+        self, guest: Guest, request: StartRequest, progress: Progress, *, by: str
+    ) -> Outcome:
+        """Start it; a paused guest is a started one.
+
+        Raises:
+            LeasedElsewhereError, DiskLeasedError: it, or one of its disks, is in use elsewhere.
+        """
         guest = await self.look(guest.uuid)
         if guest.state is DomainState.PM_SUSPENDED:
             return await self._wake(guest, progress)
@@ -85,7 +95,8 @@ class Lifecycle:
         progress.step(how)
         work = partial(self._driver.start, guest.uuid, paused=request.paused, fresh=request.fresh)
         try:
-            await self._run(guest, "start", work, START_TIMEOUT_S)
+            async with self._leases.starting(guest.uuid, by=by, takeover=request.takeover):
+                await self._run(guest, "start", work, START_TIMEOUT_S)
         except LibvirtRefusedError:
             if (await self.look(guest.uuid)).state.is_active:  # somebody else was faster
                 return Outcome(note=f"{guest.name} was started by others", changed=False)
@@ -119,6 +130,7 @@ class Lifecycle:
                         progress.step(f"{step.value}: asked to stop")
                         event = await self._ask(guest, step, state)
                     case escalation.Report(how):
+                        await self._leases.ended(guest.uuid)
                         was_off = how == "was off already"
                         note = f"{guest.name} {how if was_off else f'is off {how}'}"
                         return Outcome(note=note, changed=not was_off)
@@ -161,6 +173,7 @@ class Lifecycle:
             return Outcome(note=f"{guest.name} runs already", changed=False)
         if guest.state is DomainState.PM_SUSPENDED:
             return await self._wake(guest, progress)
+        await self._leases.check_resume(guest.uuid)
         progress.step("resuming")
         await self._run(guest, "resume", partial(self._driver.resume, guest.uuid))
         return Outcome(note=f"{guest.name} runs")
@@ -200,13 +213,17 @@ class Lifecycle:
             raise
         finally:
             watch.cancel()
+        await self._leases.ended(guest.uuid)
         return Outcome(note=f"{guest.name} is saved{' to ' + request.file if request.file else ''}")
 
-    async def restore(self, name: str, request: RestoreRequest, progress: Progress) -> Outcome:
-        """Bring a guest back from a file; the file stays.
+    async def restore(
+        self, name: str, request: RestoreRequest, progress: Progress, *, by: str, xml: str
+    ) -> Outcome:
+        """Bring a guest back from a file, in which ``xml`` is; the file stays.
 
         Raises:
             OperationRefusedError: a guest of that name runs.
+            LeasedElsewhereError, DiskLeasedError: it, or one of its disks, is in use elsewhere.
         """
         try:
             if (await self.look(name)).state.is_active:
@@ -217,7 +234,10 @@ class Lifecycle:
             pass  # it comes back as a guest that is not defined
         progress.step("reading its memory")
         work = partial(self._driver.restore, request.file, paused=request.paused)
-        await self._calls.run(work, subject=name, what=f"restore {name}", timeout_s=SAVE_TIMEOUT_S)
+        async with self._leases.starting(name, by=by, xml=xml):
+            await self._calls.run(
+                work, subject=name, what=f"restore {name}", timeout_s=SAVE_TIMEOUT_S
+            )
         return Outcome(note=f"{name} {'is paused' if request.paused else 'runs'}")
 
     async def saved_guest(self, file: str) -> str:

@@ -6,10 +6,12 @@ import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from protocol.records import from_wire
 from services.vm.errors import LibvirtRefusedError
+from services.vm.leases.part import Leases
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.consoles import Consoles
 from services.vm.operations.desk import Desk, Progress
@@ -67,6 +69,7 @@ class Methods:
         libvirt_uri: str,
         call_timeout_s: float,
         image_dirs: tuple[str, ...],
+        leases: Leases,
         changed: Callable[[], None],
     ) -> None:
         self._context = context
@@ -75,12 +78,12 @@ class Methods:
         self._deadlines = DeadlineCalls(changed)
         self._image_dirs = image_dirs
         self._images = Images(image_dirs)
-        self._life = Lifecycle(self._driver, self._deadlines, short_s=call_timeout_s)
+        self._life = Lifecycle(self._driver, self._deadlines, leases, short_s=call_timeout_s)
         self._devices = Devices(
-            DeviceDriver(self._driver), self._deadlines, self._life, self._images
+            DeviceDriver(self._driver), self._deadlines, self._life, self._images, leases
         )
         self._consoles = Consoles(self._driver, self._deadlines, timeout_s=call_timeout_s)
-        self._snapshots = Snapshots(self._driver, self._deadlines, self._life, image_dirs)
+        self._snapshots = Snapshots(self._driver, self._deadlines, self._life, image_dirs, leases)
 
     @property
     def reason(self) -> str:
@@ -94,9 +97,8 @@ class Methods:
 
     async def vm_start(self, request: Request) -> OperationRecord:
         """Body: StartRequest."""
-        return await self._on_guest(
-            request, from_wire(StartRequest, request.body), self._life.start
-        )
+        work = partial(self._life.start, by=request.caller)
+        return await self._on_guest(request, from_wire(StartRequest, request.body), work)
 
     async def vm_stop(self, request: Request) -> OperationRecord:
         """Body: StopRequest."""
@@ -129,10 +131,11 @@ class Methods:
         """Body: RestoreRequest."""
         body = from_wire(RestoreRequest, request.body)
         body = replace(body, file=await self._confine(body.file))
-        name, uuid = _identity(await self._life.saved_guest(body.file))
+        saved = await self._life.saved_guest(body.file)
+        name, uuid = _identity(saved)
 
         async def work(progress: Progress) -> Outcome:
-            return await self._life.restore(name, body, progress)
+            return await self._life.restore(name, body, progress, by=request.caller, xml=saved)
 
         return await self._begin(request, work, key=uuid, subject=name, wait_s=body.wait_s)
 
@@ -189,7 +192,8 @@ class Methods:
     async def vm_snapshot_revert(self, request: Request) -> OperationRecord:
         """Body: SnapshotRequest."""
         body = from_wire(SnapshotRequest, request.body)
-        return await self._on_guest(request, body, self._snapshots.revert)
+        work = partial(self._snapshots.revert, by=request.caller)
+        return await self._on_guest(request, body, work)
 
     async def vm_snapshot_delete(self, request: Request) -> OperationRecord:
         """Body: SnapshotRequest."""

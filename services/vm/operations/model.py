@@ -126,10 +126,12 @@ class StartRequest(DomainRequest):
     Attributes:
         paused: hold it before its first instruction.
         fresh: forget a saved state and boot.
+        takeover: who orders it has made sure that a node whose lease has run out is off.
     """
 
     paused: bool = False
     fresh: bool = False
+    takeover: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

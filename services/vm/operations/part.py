@@ -13,6 +13,7 @@ from protocol.records import Plain, from_wire, to_wire
 from supervisor.child.service import CallHandler, Request, ServiceContext
 
 if TYPE_CHECKING:
+    from services.vm.leases.part import Leases
     from services.vm.operations.desk import Desk
     from services.vm.operations.methods import Methods
 
@@ -56,6 +57,7 @@ class Operations:
         libvirt_uri: where libvirt is.
         call_timeout_s: for short questions to it.
         image_dirs: the directories that guests' files may be in.
+        leases: asked before a guest starts.
         changed: called when ``reason`` may be another.
     """
 
@@ -66,9 +68,11 @@ class Operations:
         libvirt_uri: str,
         call_timeout_s: float,
         image_dirs: tuple[str, ...],
+        leases: Leases,
         changed: Callable[[], None],
     ) -> None:
         self._context = context
+        self._leases = leases
         self._uri = libvirt_uri
         self._call_timeout_s = call_timeout_s
         self._image_dirs = image_dirs
@@ -139,6 +143,7 @@ class Operations:
                 libvirt_uri=self._uri,
                 call_timeout_s=self._call_timeout_s,
                 image_dirs=self._image_dirs,
+                leases=self._leases,
                 changed=self._changed,
             )
             self._loaded = desk, methods

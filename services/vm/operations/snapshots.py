@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from protocol.errors import NovacronError
 from services.vm.errors import LibvirtRefusedError
+from services.vm.leases.part import Leases
 from services.vm.operations import snapshot_rules as rules
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.desk import Progress
@@ -42,13 +43,19 @@ class Snapshots:
     """The operations; overlays and memory lie beside the disks, within ``roots``."""
 
     def __init__(
-        self, driver: Driver, calls: DeadlineCalls, life: Lifecycle, roots: tuple[str, ...]
+        self,
+        driver: Driver,
+        calls: DeadlineCalls,
+        life: Lifecycle,
+        roots: tuple[str, ...],
+        leases: Leases,
     ) -> None:
         self._driver = driver
         self._snapshots = SnapshotDriver(driver)
         self._calls = calls
         self._life = life
         self._roots = roots
+        self._leases = leases
 
     async def known(self, guest: Guest) -> SnapshotList:
         """All snapshots, the oldest first."""
@@ -92,8 +99,12 @@ class Snapshots:
             note=f"{guest.name} has the snapshot {request.snapshot}", result=dict(plan.files)
         )
 
-    async def revert(self, guest: Guest, request: SnapshotRequest, progress: Progress) -> Outcome:
+    async def revert(
+        self, guest: Guest, request: SnapshotRequest, progress: Progress, *, by: str
+    ) -> Outcome:
         """Go back to one, where libvirt can; what was written since is lost.
+
+        A guest that is off may run afterwards, so it must have the right to.
 
         Raises:
             OperationRefusedError: there is none of that name, or libvirt can't.
@@ -102,7 +113,8 @@ class Snapshots:
         progress.step("going back")
         work = partial(self._snapshots.revert, guest.uuid, request.snapshot)
         try:
-            await self._run(guest, "bring back", work, SAVE_TIMEOUT_S)
+            async with self._leases.starting(guest.uuid, by=by):
+                await self._run(guest, "bring back", work, SAVE_TIMEOUT_S)
         except LibvirtRefusedError as exc:
             if record.kind is SnapshotKind.INTERNAL:
                 raise
