@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 from protocol.messages.journal import JournalPage
 from protocol.messages.status import NodeStatus
 from services.data import health_rows
+from services.data.columns import columns, unnest
 from services.data.health_records import ComponentEntry, NodeEntry
 from services.data.health_rows import ComponentRow, NodeRow
 from services.version import VERSION
@@ -47,17 +48,23 @@ _UPSERT_NODE = """
                           ELSE excluded.started_at END
     WHERE n.boot_id <> excluded.boot_id OR n.seq <= excluded.seq
 """
-_UPSERT_COMPONENT = """
-    INSERT INTO component_health AS h (node_id, component, level, phase, failure, state, reason,
-                                       pid, restarts, boot_id, seq, updated_at)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() - make_interval(secs => %s))
+_COMPONENT_COLUMNS = (
+    "node_id, component, level, phase, failure, state, reason, pid, restarts, boot_id, seq"
+)
+_COMPONENT_TYPES = (
+    "text, text, text, integer, text, text, text, integer, integer, text, bigint, double precision"
+)
+_UPSERT_COMPONENTS = f"""
+    INSERT INTO component_health AS h ({_COMPONENT_COLUMNS}, updated_at)
+    SELECT {_COMPONENT_COLUMNS}, now() - make_interval(secs => age_s)
+    FROM {unnest(_COMPONENT_TYPES)} AS given ({_COMPONENT_COLUMNS}, age_s)
     ON CONFLICT (node_id, component) DO UPDATE SET
         level = excluded.level, phase = excluded.phase, failure = excluded.failure,
         state = excluded.state, reason = excluded.reason, pid = excluded.pid,
         restarts = excluded.restarts, boot_id = excluded.boot_id, seq = excluded.seq,
         updated_at = excluded.updated_at
     WHERE h.boot_id <> excluded.boot_id OR h.seq < excluded.seq
-"""
+"""  # noqa: S608 - constants
 _DELETE_EARLIER_BOOTS = "DELETE FROM component_health WHERE node_id = %s AND boot_id <> %s"
 _STOP_NODE = """
     UPDATE node SET state = 'stopped', last_seen_at = now(), changed_at = now(), lease_until = now()
@@ -141,7 +148,7 @@ class HealthWriter:
                 await connection.execute(_DELETE_EARLIER_BOOTS, [self._node_id, page.boot_id])
             if components:
                 values = [self._component_values(page.boot_id, row) for row in components]
-                await connection.cursor().executemany(_UPSERT_COMPONENT, values)
+                await connection.execute(_UPSERT_COMPONENTS.encode(), columns(values))
         self._boot_id, self._node = page.boot_id, node
         return len(components)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from services.data.columns import unnest
 from services.security.audit import AuditRecord, Row, row_of
 from services.security.audit_checkpoint import Checkpoint
 from services.security.model import RecordFilter
@@ -24,8 +25,11 @@ _COLUMNS = (
     "version, seq, day, time, node_id, actor, action, subject, outcome, boot_id, journal_seq, "
     "fields, prev_hash, hash, signature, key_id"
 )
-_VALUES = ", ".join(["%s"] * 16)
-INSERT = f"INSERT INTO audit_log ({_COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 - constants
+_TYPES = (
+    "smallint, bigint, date, timestamptz, text, text, text, text, text, text, bigint, "
+    "json, bytea, bytea, bytea, text"
+)
+INSERT = f"INSERT INTO audit_log ({_COLUMNS}) SELECT * FROM {unnest(_TYPES)}"  # noqa: S608 - constants
 _STATEMENT_COLUMNS = "node_id, seq, hash, day, time_us, count, previous, kind, key_id, signature"
 _STATEMENT_VALUES = ", ".join(["%s"] * 10)
 SELECT_STATEMENT = (
@@ -46,7 +50,7 @@ UPSERT_HEAD = (
 
 
 def insert_values(record: AuditRecord) -> tuple[object, ...]:
-    """The parameters of INSERT."""
+    """A row for INSERT."""
     row = row_of(record)
     time = _EPOCH + timedelta(microseconds=row.time_us)
     return (row.version, row.seq, as_date(row.day), time, *row[4:])

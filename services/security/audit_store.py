@@ -19,6 +19,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import IsolationLevel
 
+from services.data.columns import columns
 from services.data.errors import DatabaseUnavailableError
 from services.data.postgres import Connection
 from services.data.refusal import one_line
@@ -335,10 +336,8 @@ class PostgresAuditStore:
             await connection.execute(
                 "SELECT audit_partition(%s, %s)", [self._node_id, audit_rows.as_date(head.day)]
             )
-        cursor = connection.cursor()
-        await cursor.executemany(
-            audit_rows.INSERT.encode(), [audit_rows.insert_values(record) for record in new]
-        )
+        rows = [audit_rows.insert_values(record) for record in new]
+        await connection.execute(audit_rows.INSERT.encode(), columns(rows))
         previous = kept[-1] if kept else last
         head = replace(head, previous=GENESIS if previous is None else previous.digest())
         head = sign_checkpoint(head, self._signer)

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from protocol.errors import NovacronError
 from protocol.records import Plain, to_wire
+from services.data.columns import columns, unnest
 from services.data.model import PostgresSettings
 from services.data.postgres import Connection, connect
 from services.data.refusal import one_line
@@ -23,12 +24,12 @@ DELETE_BATCH = 1000
 # What one round may delete; the next round goes on.
 DELETE_BATCHES_MAX = 100
 
-_INSERT = """
+_INSERT = f"""
     INSERT INTO workload_samples
         (node_id, time, cpu_percent, load1, memory_used_bytes, memory_total_bytes, domains)
-    VALUES (%s, %s, %s, %s, %s, %s, %s)
+    SELECT * FROM {unnest("text, timestamptz, real, real, bigint, bigint, jsonb")}
     ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - constants
 _DELETE = """
     DELETE FROM workload_samples WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM workload_samples WHERE node_id = %s AND time < %s LIMIT %s
@@ -96,8 +97,8 @@ class SampleStore:
                 await connection.close()
 
     async def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
-        async with self._session() as connection, connection.transaction():
-            await connection.cursor().executemany(_INSERT, rows)
+        async with self._session() as connection:
+            await connection.execute(_INSERT.encode(), columns(rows))
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Connection]:

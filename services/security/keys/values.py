@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.data.columns import columns, unnest
 from services.security.cipher import bind, key_id_of
 from services.security.errors import DecryptionError, SealedFullError, SealedRefusedError
 from services.security.keyring import Keyring
@@ -57,10 +58,13 @@ _OTHERS = """
     WHERE node_id = %s AND key_id <> %s AND (component, name) > (%s, %s)
     ORDER BY component, name LIMIT %s FOR UPDATE
 """
-_MOVE = """
-    UPDATE sealed_values SET sealed = %s
-    WHERE node_id = %s AND component = %s AND name = %s AND version = %s
-"""
+_MOVE = f"""
+    UPDATE sealed_values AS v SET sealed = again.sealed
+    FROM {unnest("bytea, text, text, text, bigint")}
+        AS again (sealed, node_id, component, name, version)
+    WHERE v.node_id = again.node_id AND v.component = again.component AND v.name = again.name
+      AND v.version = again.version
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class SealedValues:
                 # Made while this ran, so that the mirror may not have it: take the batch again.
                 return Batch(moved=0, next=after)
             if moves:
-                await connection.cursor().executemany(_MOVE, moves)
+                await connection.execute(_MOVE.encode(), columns(moves))
         end = None if len(rows) < limit else _MARK.join(rows[-1][:2])
         return Batch(moved=len(moves), unreadable=tuple(unreadable), next=end)
 
