@@ -249,6 +249,7 @@ class CacheStore:
         if request.load_s and (known := self._waiting.busy(name)) is not None:
             return known
         changes = self._waiting.changes
+        asked_s = time.monotonic()
         entry = await self._shared.get(request.key, lease_s=request.load_s)
         if entry.value is None:
             reply = MISS
@@ -257,7 +258,7 @@ class CacheStore:
             # A change that was told while the answer was on its way may be newer than it.
             if self.is_listening and changes == self._waiting.changes:
                 fresh_s = min(entry.left_s, COPY_S)
-                self._keep(name, entry.value, fresh_s, entry.left_s - fresh_s)
+                self._keep(name, entry.value, fresh_s, entry.left_s - fresh_s, since_s=asked_s)
             return reply, 0.0
         else:
             reply = to_reply(entry.value, is_stale=True)
@@ -272,6 +273,7 @@ class CacheStore:
         """Write where it is to be; without Redis keep it here, unless Redis gave the lease."""
         name = local_key(request.key, Scope.SHARED)
         is_local_load = "." in request.load
+        asked_s = time.monotonic()
         try:
             is_stored = not is_local_load or not self._link.is_up
             if is_stored:
@@ -287,11 +289,15 @@ class CacheStore:
         self._local.delete(name)
         if is_stored and self.is_listening:
             fresh_s = min(ttl_s, COPY_S)
-            self._keep(name, blob, fresh_s, ttl_s - fresh_s)
+            self._keep(name, blob, fresh_s, ttl_s - fresh_s, since_s=asked_s)
         return is_stored
 
-    def _keep(self, name: str, blob: bytes, ttl_s: float, stale_s: float) -> None:
-        self._local.set(name, blob, ttl_s=ttl_s, stale_s=stale_s, now_s=time.monotonic())
+    def _keep(
+        self, name: str, blob: bytes, ttl_s: float, stale_s: float, *, since_s: float | None = None
+    ) -> None:
+        """Keep it from now on, or a copy from when Redis was asked, lest it outlives the entry."""
+        since_s = time.monotonic() if since_s is None else since_s
+        self._local.set(name, blob, ttl_s=ttl_s, stale_s=stale_s, now_s=since_s)
 
     def _remember(self, key: str, scope: Scope) -> None:
         """Redis has something else than we; only shared entries have no epoch to tell that."""
