@@ -2,9 +2,8 @@
 
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
-# '--numprocesses 2 --dist loadgroup' tests two files at a time, in three fifths of the time; tests
-# that measure what other processes do may then fail by the load.
-TEST_FLAGS ?=
+# Two files at a time; "" for one, such as on a machine that does other things as well.
+TEST_FLAGS ?= --numprocesses 2
 
 .PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data lab clean
 

@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_node",
     "tests.fixtures.fix_lab",
+    "tests.fixtures.fix_workers",
     "supervisor.testing.pytest_plugin",
 ]
 
@@ -24,36 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed test")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests, and all that use the lab, in one process where there are several."""
-    for item in items:
-        name = "lab" if item.path.name.startswith("test_lab_") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody.
-
-    And give a worker's tests directories as short and as deep as those of a run without workers:
-    the path of a Unix socket has room for 107 bytes, and some tests open what is above them.
-    """
+def pytest_configure() -> None:
+    """Undo what a shell does to its background jobs, or no test's Ctrl-C would reach anybody."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    worker = _worker_of(config)
-    if worker and config.option.basetemp:
-        run = Path(config.option.basetemp).parent
-        config.option.basetemp = str(run.with_name(f"{run.name}-{worker.removeprefix('gw')}"))
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take away a worker's directories, which pytest does not, unless somebody has to look."""
-    if _worker_of(session.config) and not session.testsfailed:
-        shutil.rmtree(session.config.option.basetemp, ignore_errors=True)
-
-
-def _worker_of(config: pytest.Config) -> str:
-    """The worker's name; "" where there are none."""
-    return str(getattr(config, "workerinput", {}).get("workerid", ""))
 
 
 @pytest.fixture(autouse=True)
