@@ -325,6 +325,7 @@ class _Builder:
                     str(self._place.state_dir / "images"),
                     *(str(path) for path in self._config.vm.image_dirs),
                 ],
+                "migration": self._migration_settings(),
                 "node_id": self._config.platform.node_id,
                 "state_dir": str(self._place.state_dir),
                 "postgres": self._postgres_settings(),
@@ -335,6 +336,14 @@ class _Builder:
             depends_on=(),
             preload=("services.vm.service", "services.vm.libvirt_adapter"),
         )
+
+    def _migration_settings(self) -> Plain:
+        migration = self._config.vm.migration
+        return {
+            "uri": migration.uri,
+            "addresses": list(migration.addresses),
+            "has_plain_streams": migration.plain_streams,
+        }
 
     def _dwcp(self) -> ChildSpec:
         cpus = transport_cpus(self._config, self._place.cpus)

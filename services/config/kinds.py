@@ -216,6 +216,12 @@ def _label(text: str) -> str:
 
 def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     if len(set(values)) != len(values):
+def _migration_uri(text: str) -> str:
+    if "{host}" not in text or _LIBVIRT_URI.fullmatch(text.replace("{host}", "node-2")) is None:
+        raise ValueError("no URI of another node")
+    return text
+
+
         raise ValueError("a value stands twice")
     return values
 
@@ -273,6 +279,19 @@ Version = Annotated[
 ]
 NodeId = Annotated[
     str,
+MigrationUri = Annotated[
+    str,
+    AfterValidator(_migration_uri),
+    Expected("a libvirt URI with {host}, such as qemu+tls://{host}/system"),
+]
+NodeAddress = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?="
+        r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$"
+    ),
+    Expected("node=address, such as node-002=10.0.0.2"),
+]
     Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"),
     Expected("1 to 63 letters, digits, . _ or -, such as node-001"),
 ]

@@ -29,6 +29,8 @@ from services.config.kinds import (
     LibvirtUri,
     LogLevel,
     MasterKeySource,
+    MigrationUri,
+    NodeAddress,
     NodeId,
     Password,
     PlatformName,
@@ -335,6 +337,24 @@ class Network(Section):
     bridge: Bridge = Bridge()
 
 
+class Migration(Section):
+    """Moving machines to other nodes."""
+
+    uri: MigrationUri = Field(
+        default="qemu+tls://{host}/system",
+        description="Another node's hypervisor, as this node and its libvirtd reach it.",
+    )
+    addresses: Annotated[tuple[NodeAddress, ...], Distinct] = Field(
+        default=(),
+        max_length=256,
+        description="Addresses of nodes whose names are not their hosts'.",
+    )
+    plain_streams: Switch = Field(
+        default=False,
+        description="Send memory and disks unencrypted, on a network that nobody else hears.",
+    )
+
+
 class Vm(Section):
     """Virtual machines."""
 
@@ -346,6 +366,7 @@ class Vm(Section):
         max_length=16,
         description="Where images may be, beside <dataDir>/images.",
     )
+    migration: Migration = Migration()
 
 
 class Workload(Section):

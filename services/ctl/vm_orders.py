@@ -15,6 +15,7 @@ from services.ctl import output
 from services.ctl.errors import CtlError, UsageError
 from services.ctl.session import Session
 from services.ctl.styled import Span, Tone, line, printable
+from services.ctl.vm_migration import figures_text, result_text
 
 if TYPE_CHECKING:
     from services.ctl.client import Client
@@ -152,7 +153,10 @@ def progress_text(record: OperationRecord, *, now_s: float) -> str:
     """Where an operation is, on one line."""
     share = "" if record.progress is None else f" {100 * record.progress:.0f} %"
     step = printable(record.step) or record.state.value
-    return f"{printable(record.subject)}: {step}{share}, {max(now_s - record.began_s, 0):.0f} s"
+    detail = figures_text(record)
+    more = f", {detail}" if detail else ""
+    passed_s = max(now_s - record.began_s, 0)
+    return f"{printable(record.subject)}: {step}{share}, {passed_s:.0f} s{more}"
 
 
 def show(record: OperationRecord, *, as_json: bool) -> None:
@@ -178,7 +182,9 @@ def show(record: OperationRecord, *, as_json: bool) -> None:
         )
     elif record.state is OperationState.DONE:
         tone = Tone.GOOD if record.changed else Tone.NOTE
-        output.show([line(Span(printable(record.note), tone))])
+        took = result_text(record)
+        note = printable(record.note) + (f", {took}" if took else "")
+        output.show([line(Span(note, tone))])
     if record.state is OperationState.CANCELLED:
         raise CtlError(f"operation {record.id} was cancelled")
     if record.state in (OperationState.FAILED, OperationState.UNKNOWN):

@@ -26,6 +26,7 @@ class VmSettings:
         retry_initial_s, retry_max_s: pauses between attempts to connect, doubling. libvirtd comes
             back within two seconds of a crash, and an attempt costs under a millisecond.
         image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
+        migration: wire form of services.vm.migration.routes.MigrationSettings.
         fenced_guests: what is done to a machine that runs here and was taken over by another node.
 
     Raises:
@@ -43,6 +44,7 @@ class VmSettings:
     state_dir: str = ""
     postgres: Plain = None
     image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
+    migration: Plain = None
     fenced_guests: FenceAction = FenceAction.PAUSE
 
     def __post_init__(self) -> None:

@@ -101,6 +101,10 @@ class VmService(Service):
             image_dirs=self._settings.image_dirs,
             leases=self._leases,
             changed=self._publish_health,
+            migration=self._settings.migration,
+            node_id=self._settings.node_id,
+            state_dir=self._settings.state_dir,
+            owners=None if self._settings.postgres is None else lambda: self._leases,
         )
         self._documents = make_documents(
             context, self._settings, self._leases, self._publish_health
@@ -108,6 +112,7 @@ class VmService(Service):
         self._inbox.put(machine.RetryDue())
         self._spawn(self._run(), "vm-events")
         self._leases.open()
+        self._operations.open()
         await self._settled.wait()  # bounded by connect_timeout_s: OpenSlow settles it too
 
     def calls(self) -> Mapping[str, CallHandler]:

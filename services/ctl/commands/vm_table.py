@@ -22,6 +22,8 @@ ORDERS: Mapping[str, tuple[str, str]] = {
     "console": ("services.ctl.commands.vm_console", "console"),
     "resize": (_DEVICE, "resize"),
     "attach": (_DEVICE, "attach"),
+    "migrate": ("services.ctl.commands.vm_migrate", "migrate"),
+    "migration": ("services.ctl.commands.vm_migrate", "migration"),
     "detach": (_DEVICE, "detach"),
     "snapshot": ("services.ctl.commands.vm_snapshot", "snapshot"),
     "image": ("services.ctl.commands.vm_image", "image"),

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from protocol.errors import NovacronError
 from protocol.messages.metrics import MetricKind, MetricSample
+from protocol.records import Plain
 from services.vm.errors import LibvirtLostError, LibvirtTimeoutError
 from services.vm.operations.errors import (
     NoOperationError,
@@ -51,6 +52,10 @@ class Progress:
     def at(self, fraction: float) -> None:
         """So much of the present step is done, from 0 to 1."""
         self._desk.update(self._number, progress=min(max(fraction, 0.0), 1.0))
+
+    def tell(self, result: dict[str, Plain]) -> None:
+        """What is known so far, for who asks; the end replaces it."""
+        self._desk.update(self._number, result=result)
 
 
 class Desk:

@@ -7,11 +7,13 @@ import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from protocol.records import from_wire
 from services.vm.errors import LibvirtRefusedError
 from services.vm.leases.part import Leases
+from services.vm.migration.model import LimitRequest, Limits, MigrateRequest
+from services.vm.migration.part import Migrations
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.consoles import Consoles
 from services.vm.operations.desk import Desk, Progress
@@ -52,6 +54,9 @@ from services.vm.operations.storage_model import (
 )
 from supervisor.child.service import Request, ServiceContext
 
+if TYPE_CHECKING:
+    from services.vm.migration.mover import Mover
+
 D = TypeVar("D", bound=DomainRequest)
 
 
@@ -71,6 +76,7 @@ class Methods:
         image_dirs: tuple[str, ...],
         leases: Leases,
         changed: Callable[[], None],
+        mover: Callable[[Driver, DeadlineCalls], Mover],
     ) -> None:
         self._context = context
         self._desk = desk
@@ -84,6 +90,7 @@ class Methods:
         )
         self._consoles = Consoles(self._driver, self._deadlines, timeout_s=call_timeout_s)
         self._snapshots = Snapshots(self._driver, self._deadlines, self._life, image_dirs, leases)
+        self._migrations = Migrations(desk, mover(self._driver, self._deadlines))
 
     @property
     def reason(self) -> str:
@@ -92,12 +99,17 @@ class Methods:
 
     async def close(self) -> None:
         """Close consoles and connection, as far as they let themselves be closed."""
+        await self._migrations.close()
         await self._consoles.close_all()
         await self._deadlines.abandon(self._driver.close)
 
     async def vm_start(self, request: Request) -> OperationRecord:
         """Body: StartRequest."""
-        work = partial(self._life.start, by=request.caller)
+
+        async def work(guest: Guest, body: StartRequest, progress: Progress) -> Outcome:
+            self._migrations.check_start(guest)
+            return await self._life.start(guest, body, progress, by=request.caller)
+
         return await self._on_guest(request, from_wire(StartRequest, request.body), work)
 
     async def vm_stop(self, request: Request) -> OperationRecord:
@@ -146,6 +158,21 @@ class Methods:
             return await self._life.autostart(guest, body)
 
         return await self._on_guest(request, from_wire(AutostartRequest, request.body), work)
+
+    async def vm_migrate(self, request: Request) -> OperationRecord:
+        """Body: MigrateRequest."""
+        body = from_wire(MigrateRequest, request.body)
+        work = partial(self._migrations.migrate, by=request.caller)
+        return await self._on_guest(request, body, work)
+
+    async def vm_migration_limit(self, request: Request) -> Limits:
+        """Body: LimitRequest. Reply: Limits."""
+        body = from_wire(LimitRequest, request.body)
+        return await self._migrations.limit(await self._life.look(body.domain), body)
+
+    def take_up_migrations(self) -> None:
+        """Bring to their ends those that an earlier start of the service has left."""
+        self._migrations.take_up()
 
     async def vm_screenshot(self, request: Request) -> Picture:
         """Body: DomainRequest. Reply: Picture.

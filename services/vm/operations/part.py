@@ -7,6 +7,7 @@ for the end. The operation goes on when the caller leaves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.records import Plain, from_wire, to_wire
@@ -14,7 +15,11 @@ from supervisor.child.service import CallHandler, Request, ServiceContext
 
 if TYPE_CHECKING:
     from services.vm.leases.part import Leases
+    from services.vm.migration.mover import Mover
+    from services.vm.migration.owner import Owners
+    from services.vm.operations.calls import DeadlineCalls
     from services.vm.operations.desk import Desk
+    from services.vm.operations.driver import Driver
     from services.vm.operations.methods import Methods
 
 # Where libvirt's tools and most people keep images.
@@ -46,6 +51,8 @@ METHODS = (
     "image.create",
     "image.copy",
     "image.seed",
+    "vm.migrate",
+    "vm.migration.limit",
 )
 
 
@@ -59,6 +66,10 @@ class Operations:
         image_dirs: the directories that guests' files may be in.
         leases: asked before a guest starts.
         changed: called when ``reason`` may be another.
+        migration: wire form of MigrationSettings; None for the usual ones.
+        node_id: of this node.
+        state_dir: below it unfinished migrations are kept; "" keeps none.
+        owners: makes the port that hands guests over to other nodes; None where nobody owns them.
     """
 
     def __init__(
@@ -70,9 +81,17 @@ class Operations:
         image_dirs: tuple[str, ...],
         leases: Leases,
         changed: Callable[[], None],
+        migration: Plain = None,
+        node_id: str = "",
+        state_dir: str = "",
+        owners: Callable[[], Owners] | None = None,
     ) -> None:
         self._context = context
         self._leases = leases
+        self._migration = migration
+        self._node_id = node_id
+        self._migrations = Path(state_dir, "vm", "migrations") if state_dir else None
+        self._owners = owners
         self._uri = libvirt_uri
         self._call_timeout_s = call_timeout_s
         self._image_dirs = image_dirs
@@ -92,6 +111,12 @@ class Operations:
             "vm.operation.cancel": self._call_cancel,
             **{method: self._call(method) for method in METHODS},
         }
+
+    def open(self) -> None:
+        """Take up migrations that an earlier start of the service has left."""
+        if self._migrations is not None and any(self._migrations.glob("*.json")):
+            _, methods = self._load()
+            methods.take_up_migrations()
 
     async def close(self) -> None:
         """End what is under way; guests go on as they are."""
@@ -145,6 +170,22 @@ class Operations:
                 image_dirs=self._image_dirs,
                 leases=self._leases,
                 changed=self._changed,
+                mover=self._make_mover,
             )
             self._loaded = desk, methods
         return self._loaded
+
+    def _make_mover(self, driver: Driver, calls: DeadlineCalls) -> Mover:
+        from services.vm.migration.mover import Mover
+        from services.vm.migration.owner import NoOwners
+        from services.vm.migration.routes import MigrationSettings
+
+        return Mover(
+            self._context,
+            driver,
+            calls,
+            settings=from_wire(MigrationSettings, self._migration or {}),
+            node_id=self._node_id,
+            directory=self._migrations,
+            owners=NoOwners() if self._owners is None else self._owners(),
+        )
