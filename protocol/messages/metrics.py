@@ -12,11 +12,16 @@ from protocol.dataclass import dataclass, field
 
 
 class MetricKind(enum.Enum):
-    """How a sample changes its series: add, replace, or observe."""
+    """How a sample changes its series: add, replace, observe, or take away.
+
+    FORGET takes away all series of its sender in a family that have the sample's labels, among
+    others: what they were about, such as a machine, is gone. Its value means nothing.
+    """
 
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+    FORGET = "forget"
 
 
 @dataclass(frozen=True, slots=True)

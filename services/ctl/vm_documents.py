@@ -14,6 +14,7 @@ from services.vm.documents.model import VmDocument
 from services.vm.documents.parse import parse_documents, render_document
 from services.vm.documents.records import (
     ApplyReply,
+    DocumentInfo,
     DocumentList,
     Outcome,
     PlanReply,
@@ -21,7 +22,7 @@ from services.vm.documents.records import (
     VmView,
 )
 from services.vm.documents.steps import Step, StepKind
-from services.vm.model import DomainList, DomainState
+from services.vm.model import DomainList, DomainRecord, DomainState
 
 # The node takes messages up to a megabyte.
 BYTES_MAX = 900 << 10
@@ -125,7 +126,7 @@ def render_list(domains: DomainList, documents: DocumentList, *, width: int) -> 
                 Span(f"{domain.memory_bytes >> 20} MiB" if domain else "-"),
                 Span(f"version {document.version}" if document else version),
                 Span(document.power if document else "-"),
-                Span(("yes" if domain.autostart else "no") if domain else "-"),
+                Span(_autostart(domain, document)),
             )
         )
     lines = _stale(documents.is_stale)
@@ -137,6 +138,15 @@ def render_list(domains: DomainList, documents: DocumentList, *, width: int) -> 
     if domains.omitted:
         lines.append(line(f"and {domains.omitted} more"))
     return lines
+
+
+def _autostart(domain: DomainRecord | None, document: DocumentInfo | None) -> str:
+    """Who starts it with the host: the platform as its document says, or libvirt."""
+    if document is not None and document.autostart:
+        return "yes"
+    if domain is None:
+        return "no" if document is not None else "-"
+    return "by libvirt" if domain.autostart else "no"
 
 
 def render_view(view: VmView) -> list[Line]:

@@ -37,6 +37,7 @@ from services.network.errors import (
     NetlinkFailedError,
 )
 from services.network.model import (
+from services.network.link_metrics import measure_links
     BridgeState,
     BridgeStatus,
     Link,
@@ -109,6 +110,7 @@ class NetworkService(Service):
         own: dict[str, CallHandler] = {
             "network.links": self._call_links,
             "network.status": self._call_status,
+        self._spawn(measure_links(self._context, lambda: self._links), "measure-links")
         }
         if self._settings.state_dir:
             own |= {name: partial(self._call_segments, name) for name in _SEGMENT_CALLS}

@@ -121,7 +121,7 @@ class Metrics:
             for sample in self._meter.take(record):
                 self.series.apply(sample)
             if record.name == "component:exited":
-                self.series.forget_gauges(record.component)
+                self.series.forget_ended(record.component)
 
     def take(self, batch: MetricBatch, *, component: str) -> int:
         """Apply samples that a component measured; returns how many were dropped."""

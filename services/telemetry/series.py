@@ -25,6 +25,9 @@ SERIES_MAX = 4096
 LABELS_MAX = 8
 LABEL_LENGTH_MAX = 128
 COMPONENT = "component"
+# What these name comes and goes while a component lives, and it says when one is gone. A component
+# that ended can't say it any more, so its counters of them go as well.
+SUBJECTS = frozenset({"vm", "link"})
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{2,99}")
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -104,15 +107,15 @@ class Series:
             self.dropped[reason] += 1
         return not reason
 
-    def forget_gauges(self, component: str) -> None:
-        """Remove the gauges of a component that has ended: their values are nobody's any more."""
+    def forget_ended(self, component: str) -> None:
+        """Remove what has nobody behind it when a component has ended.
+
+        Its gauges, whose values are nobody's any more, and the counters of what it alone knew to
+        be there.
+        """
         for family in self._families.values():
-            if family.kind is MetricKind.GAUGE and COMPONENT in family.labels:
-                index = family.labels.index(COMPONENT)
-                for values in [item for item in family.seen if item[index] == component]:
-                    family.metric.remove(*values)
-                    family.seen.discard(values)
-                    self._count -= 1
+            if family.kind is MetricKind.GAUGE or SUBJECTS & set(family.labels):
+                self._forget(family, {COMPONENT: component})
 
     def size(self) -> tuple[int, int]:
         """Families and series at the moment."""
@@ -125,6 +128,10 @@ class Series:
             labels.setdefault(COMPONENT, component)
         if reason := _problem(sample, labels):
             return reason
+        if sample.kind is MetricKind.FORGET:
+            if family is not None:
+                self._forget(family, labels)
+            return ""
         names = tuple(sorted(labels))
         values = tuple(labels[name] for name in names)
         if family is None:
@@ -142,6 +149,21 @@ class Series:
             self._count += 1
         _change(family, values, sample.value)
         return ""
+
+    def _forget(self, family: _Family, labels: Mapping[str, str]) -> None:
+        """Remove the series that have these labels, among others."""
+        if not labels or not set(labels) <= set(family.labels):
+            return
+        wanted = [(family.labels.index(name), value) for name, value in labels.items()]
+        gone = [
+            values
+            for values in family.seen
+            if all(values[index] == value for index, value in wanted)
+        ]
+        for values in gone:
+            family.metric.remove(*values)
+            family.seen.discard(values)
+            self._count -= 1
 
     def _add(self, declared: Declared) -> _Family | None:
         arguments: dict[str, object] = {"registry": self._registry}

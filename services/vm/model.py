@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from protocol.records import Plain
+from services.vm.autostart.model import AutostartRecord
 from services.vm.leases.model import FenceAction
 
 
@@ -27,6 +28,10 @@ class VmSettings:
             back within two seconds of a crash, and an attempt costs under a millisecond.
         image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
         migration: wire form of services.vm.migration.routes.MigrationSettings.
+        statistics_interval_s: between two readings of what machines use.
+        autostart_enabled, autostart_parallel, autostart_delay_s, autostart_retry_s: how machines
+            start with the host; see services.vm.autostart.part.
+        boot_id_file: where the kernel tells which boot of the host this is.
         fenced_guests: what is done to a machine that runs here and was taken over by another node.
 
     Raises:
@@ -41,10 +46,20 @@ class VmSettings:
     retry_initial_s: float = 0.2
     retry_max_s: float = 5.0
     node_id: str = ""
+    statistics_interval_s: float = 10.0
+    autostart_enabled: bool = True
+    autostart_parallel: int = 2
+    autostart_delay_s: float = 1.0
+    autostart_retry_s: float = 15.0
+    boot_id_file: str = "/proc/sys/kernel/random/boot_id"
     state_dir: str = ""
     postgres: Plain = None
     image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
     migration: Plain = None
+        if not (self.statistics_interval_s > 0 and self.autostart_retry_s > 0):
+            raise ValueError("statistics_interval_s and autostart_retry_s must be more than 0")
+        if self.autostart_parallel < 1 or not self.autostart_delay_s >= 0:
+            raise ValueError("autostart_parallel must be at least 1, autostart_delay_s at least 0")
     fenced_guests: FenceAction = FenceAction.PAUSE
 
     def __post_init__(self) -> None:
@@ -162,9 +177,11 @@ class VmStatus:
 
     libvirt_uri: str
     is_connected: bool
+        autostart: what became of the machines that start with the host; None while unknown.
     reason: str = ""
     hypervisor: str = ""
     libvirt_version: str = ""
     domains: dict[str, int] = field(default_factory=dict)
     disk_lock: str = ""
     connections: int = 0
+    autostart: AutostartRecord | None = None

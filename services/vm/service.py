@@ -22,6 +22,7 @@ from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
 from services.threads import start_thread, wait_done
 from services.vm import connection as machine
+from services.vm.autostart.part import make_autostart
 from services.vm.connection import Connection, Phase
 from services.vm.documents.part import make_documents
 from services.vm.domains import apply_event, changes_between
@@ -46,6 +47,7 @@ from services.vm.model import (
 )
 from services.vm.operations.part import Operations
 from services.vm.session import AsyncSession
+from services.vm.statistics.part import Statistics
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 if TYPE_CHECKING:
@@ -109,10 +111,24 @@ class VmService(Service):
         self._documents = make_documents(
             context, self._settings, self._leases, self._publish_health
         )
+        self._statistics = Statistics(
+            context,
+            libvirt_uri=self._settings.libvirt_uri,
+            interval_s=self._settings.statistics_interval_s,
+            timeout_s=self._settings.call_timeout_s,
+            has_running=lambda: any(d.state.is_active for d in self._domains.values()),
+            changed=self._publish_health,
+        )
+        self._autostart = make_autostart(
+            context, self._settings, calls=self.calls, changed=self._publish_health
+        )
         self._inbox.put(machine.RetryDue())
         self._spawn(self._run(), "vm-events")
         self._leases.open()
         self._operations.open()
+        self._statistics.start()
+        if self._autostart is not None:
+            self._autostart.start()
         await self._settled.wait()  # bounded by connect_timeout_s: OpenSlow settles it too
 
     def calls(self) -> Mapping[str, CallHandler]:
@@ -122,6 +138,7 @@ class VmService(Service):
             "vm.status": self._call_status,
             **self._operations.calls(),
             **self._leases.calls(),
+            **self._statistics.calls(),
             **({} if self._documents is None else self._documents.calls()),
         }
 
@@ -137,6 +154,9 @@ class VmService(Service):
     async def terminate(self) -> None:
         """Close the connection; guests are libvirt's and go on."""
         self._is_stopping = True
+        if self._autostart is not None:
+            await self._autostart.close()
+        await self._statistics.close()
         await self._operations.close()
         if self._documents is not None:
             await self._documents.close()
@@ -171,6 +191,7 @@ class VmService(Service):
             disk_lock=self._disk_lock,
             domains=dict(counts),
             connections=self._connection.connections,
+            autostart=None if self._autostart is None else self._autostart.status,
         )
         return to_wire(status)
 
@@ -328,6 +349,9 @@ class VmService(Service):
             log.info("libvirt_connected", uri=self._settings.libvirt_uri, version=self._version)
             self._context.emit("vm:libvirt-connected", uri=self._settings.libvirt_uri)
             self._measure(MetricKind.COUNTER, "novacron_vm_libvirt_connections_total", 1)
+        if self._autostart is not None:
+            is_connected = self._connection.phase is Phase.CONNECTED
+            self._autostart.connected(is_connected=is_connected)
         if health != self._health:
             self._health = health
             if health.state is not HealthState.HEALTHY:
@@ -341,7 +365,7 @@ class VmService(Service):
             self._context.set_health(self._with_operations(self._health))
 
     def _with_operations(self, health: Health) -> Health:
-        parts = (self._leases, self._operations, self._documents)
+        parts = (self._leases, self._operations, self._documents, self._statistics, self._autostart)
         reason = next((part.reason for part in parts if part and part.reason), "")
         if reason and health.state is HealthState.HEALTHY:
             return Health(HealthState.DEGRADED, reason)

@@ -77,11 +77,7 @@ def test_a_document_comes_to_life(
             reply = await node.apply(wanted)
             again = await node.plan()
 
-            assert [kind for kind, _ in planned] == [
-                StepKind.DEFINE,
-                StepKind.AUTOSTART,
-                StepKind.START,
-            ]
+            assert [kind for kind, _ in planned] == [StepKind.DEFINE, StepKind.START]
             assert reply.is_done
             assert reply.versions == {"born": 1}
             assert again == []
@@ -89,13 +85,13 @@ def test_a_document_comes_to_life(
             assert view.is_ours
             assert view.domain is not None
             assert view.domain.state is DomainState.RUNNING
-            assert view.domain.autostart
+            assert not view.domain.autostart
             assert view.domain.vcpus == 2
             assert view.domain.uuid == wanted.domain_uuid
             assert view.stored is not None
             assert view.stored.updated_by == "operator/anna"
             told = [fields["step"] for name, fields in node.context.events if name == "vm:step"]
-            assert told == ["define", "autostart", "start"]
+            assert told == ["define", "start"]
 
     asyncio.run(scenario())
 

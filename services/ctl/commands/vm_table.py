@@ -8,9 +8,12 @@ from collections.abc import Mapping
 import click
 
 _LIFE = "services.ctl.commands.vm_life"
+_TOP = "services.ctl.commands.vm_top"
 _DEVICE = "services.ctl.commands.vm_device"
 ORDERS: Mapping[str, tuple[str, str]] = {
     "start": (_LIFE, "start"),
+    "status": (_TOP, "status"),
+    "top": (_TOP, "top"),
     "stop": (_LIFE, "stop"),
     "reboot": (_LIFE, "reboot"),
     "pause": (_LIFE, "pause"),

@@ -202,7 +202,9 @@ class Methods:
             reading = await store.read()
             allowed = Allowed(adopt=True)
             plan = self._plan(reading.documents, observed, reading, allowed, frozenset({name}))
-            results = await applier.take(plan.effects, reading.documents, by=request.caller)
+            # Whether libvirt starts it with the host is changed by the next apply.
+            steps = [step for step in plan.effects if step.kind is not StepKind.AUTOSTART]
+            results = await applier.take(steps, reading.documents, by=request.caller)
             notes = tuple(step for step in plan.steps if step.kind.is_note)
             return to_wire(ApplyReply(results=results, notes=notes, versions=versions))
 

@@ -83,8 +83,6 @@ def _machine(
         if clash:
             return [_note(StepKind.REFUSED, document.name, clash)]
         steps = [_step(StepKind.DEFINE, document.name, "it has a document and no domain")]
-        if document.autostart:
-            steps.append(_autostart(document))
         return [*steps, *_power(document, DomainState.SHUTOFF)]
     steps, may_go_on = _definition(item, domain, allowed)
     if any(step.kind is StepKind.REDEFINE for step in steps):
@@ -93,8 +91,8 @@ def _machine(
             return [_note(StepKind.REFUSED, document.name, clash)]
     if not may_go_on:
         return steps
-    if domain.record.autostart != document.autostart:
-        steps.append(_autostart(document))
+    if domain.record.autostart:
+        steps.append(_no_libvirt_autostart(document))
     if obstacle is not None and not domain.record.state.is_active:
         return [*steps, obstacle]
     will_restart = any(step.kind is StepKind.RESTART for step in steps)
@@ -277,9 +275,12 @@ def _orphan(domain: Observed, allowed: Allowed) -> list[Step]:
     return [_step(StepKind.UNDEFINE, name, "its document is gone; the disks stay")]
 
 
-def _autostart(document: VmDocument) -> Step:
-    words = "starts with the host" if document.autostart else "does not start with the host"
-    return _step(StepKind.AUTOSTART, document.name, words, value=int(document.autostart))
+def _no_libvirt_autostart(document: VmDocument) -> Step:
+    """Libvirt knows no order and none of our checks, so it starts none of our machines."""
+    words = "libvirt no longer starts it with the host"
+    if document.autostart:
+        words += ": the platform does, by its priority"
+    return _step(StepKind.AUTOSTART, document.name, words, value=0)
 
 
 def _step(

@@ -78,7 +78,7 @@ def test_results_say_what_came_of_each_step() -> None:
 
 def test_a_list_joins_domains_and_documents() -> None:
     """One row each, whether it has a domain, a document, or both."""
-    info = DocumentInfo(name="c", version=3, epoch=1, power="on", autostart=False, priority=500)
+    info = DocumentInfo(name="c", version=3, epoch=1, power="on", autostart=True, priority=500)
     domains = DomainList(domains=(DOMAIN,), is_stale=True, omitted=2)
 
     shown = text(
@@ -86,8 +86,8 @@ def test_a_list_joins_domains_and_documents() -> None:
     )
 
     rows = [line.split() for line in shown.splitlines()]
-    assert rows[2] == ["a", "running", "2", "1024", "MiB", "unreadable", "-", "yes"]
-    assert rows[3] == ["c", "undefined", "-", "-", "version", "3", "on", "-"]
+    assert rows[2] == ["a", "running", "2", "1024", "MiB", "unreadable", "-", "by", "libvirt"]
+    assert rows[3] == ["c", "undefined", "-", "-", "version", "3", "on", "yes"]
     assert "libvirt does not answer" in shown
     assert "and 2 more" in shown
     assert text(render_list(DomainList(), DocumentList(), width=80)) == "there are no machines"

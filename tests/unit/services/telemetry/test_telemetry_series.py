@@ -134,7 +134,7 @@ def test_gauges_of_an_ended_component_go_and_its_counters_stay() -> None:
     series.apply(gauge("novacron_a"), component="core/vm")
     series.apply(MetricSample(MetricKind.COUNTER, "novacron_b_total", 1.0), component="core/vm")
 
-    series.forget_gauges("core/vm")
+    series.forget_ended("core/vm")
 
     assert b'novacron_a{component="core/vm"}' not in generate_latest(registry)
     assert registry.get_sample_value("novacron_b_total", {"component": "core/vm"}) == 1.0

@@ -84,7 +84,8 @@ def kinds(steps: list[Step]) -> list[str]:
     [
         (document(), None, ["define"]),
         (document(power=Power.ON), None, ["define", "start"]),
-        (document(autostart=True), None, ["define", "autostart"]),
+        (document(autostart=True), None, ["define"]),
+        (document(autostart=True), domain(document(autostart=True), autostart=True), ["autostart"]),
         (document(), domain(document()), []),
         (document(power=Power.ON), domain(document(power=Power.ON)), ["start"]),
         (document(title="new"), domain(document()), ["redefine"]),
