@@ -4,7 +4,8 @@
     ├─ telemetry             metrics and health, from phase 2 on
     ├─ data                  rest_for_one: postgres, redis (embedded), database, cache
     ├─ security
-    ├─ core                  one_for_one: network, vm, dwcp (manager, transport.0 …)
+    ├─ core                  one_for_one: network, vm, dwcp (manager, transport.0 …); and
+    │                        dnsmasq-<network> for each network that needs one
     ├─ api
     └─ optional              one_for_one: workload
 
@@ -25,6 +26,7 @@ from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
 from services.data import addressing
 from supervisor.boot import phases
+from supervisor.core.readiness import Readiness, ReadinessKind
 from supervisor.core.spec import (
     Backoff,
     ChildSpec,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 # A component that fails more often than this within a minute has a cause that a restart does not
 # remove; what is above it decides then.
 _INTENSITY = RestartIntensity(intensity=5, period_s=60.0)
+# What dnsmasq writes once it has its sockets.
+_DNSMASQ_READY = r"dnsmasq\[\d+\]: started, version "
 # One transport process moves more than 10 Gbit/s, so few suffice.
 _TRANSPORTS_MAX = 4
 
@@ -113,7 +117,10 @@ class _Builder:
         return self._supervisor_spec(RestartStrategy.REST_FOR_ONE, children)
 
     def _supervisor_spec(
-        self, strategy: RestartStrategy, children: Collection[ChildSpec]
+        self,
+        strategy: RestartStrategy,
+        children: Collection[ChildSpec],
+        templates: tuple[ChildSpec, ...] = (),
     ) -> SupervisorSpec:
         return SupervisorSpec(
             strategy=strategy,
@@ -121,6 +128,7 @@ class _Builder:
             backoff=Backoff(),
             start_concurrency=self._config.system.max_concurrency,
             children=tuple(children),
+            templates=templates,
         )
 
     # -- phase 2 --------------------------------------------------------------------------------
@@ -294,7 +302,9 @@ class _Builder:
             depends_on=("security",),
             shutdown_s=None,
             preload=("services.network.service", "services.vm.service"),
-            children=self._supervisor_spec(RestartStrategy.ONE_FOR_ONE, children),
+            children=self._supervisor_spec(
+                RestartStrategy.ONE_FOR_ONE, children, templates=(self._dnsmasq(),)
+            ),
         )
 
     def _network(self) -> ChildSpec:
@@ -307,12 +317,29 @@ class _Builder:
                 "node_id": self._config.platform.node_id,
                 "bridge": {"enabled": bridge.enabled, "name": bridge.name, "address": address},
                 "state_dir": str(self._place.state_dir),
+                "log_dir": str(self._config.system.log_path),
             },
             level="network",
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,
             depends_on=(),
             preload=("services.network.service",),
+        )
+
+    def _dnsmasq(self) -> ChildSpec:
+        """What the network service has the supervisor add, one per network that needs it."""
+        return ChildSpec(
+            id="dnsmasq",
+            type=ChildType.COMMAND,
+            start="services.network.serving.command:prepare",
+            settings={"state_dir": str(self._place.state_dir)},
+            readiness=Readiness(kind=ReadinessKind.LOG, pattern=_DNSMASQ_READY),
+            level="network",
+            phase=phases.CORE,
+            failure=FailureClass.DEGRADED,
+            depends_on=(),
+            liveness=None,
+            start_timeout_s=15.0,  # an address of IPv6 is looked for on the link first
         )
 
     def _vm(self) -> ChildSpec:

@@ -54,6 +54,7 @@ class NetworkSettings:
         bridge: the bridge to keep.
         state_dir: the node's state directory, where the wanted segments are kept; "" for a node
             without segments.
+        log_dir: where the node's log files are, for what a dnsmasq said last; "" for none.
 
     Raises:
         ValueError: ``node_id`` is empty or too long for a link's alias.
@@ -62,6 +63,7 @@ class NetworkSettings:
     node_id: str
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     state_dir: str = ""
+    log_dir: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.node_id.encode()) <= NODE_ID_BYTES_MAX:

@@ -178,6 +178,10 @@ class SupervisorSpec:
 
     The one child of a pool (SIMPLE_ONE_FOR_ONE) is a template: nothing is started at first, and
     each order adds a child named ``<id of the template>.<number>``.
+
+    Attributes:
+        templates: of children that may be added by order also where the tree is fixed, named
+            ``<id of the template>-<anything>``; see supervisor.core.templates. Not of a pool.
     """
 
     strategy: RestartStrategy = RestartStrategy.ONE_FOR_ONE
@@ -186,6 +190,7 @@ class SupervisorSpec:
     auto_shutdown: AutoShutdown = AutoShutdown.NEVER
     start_concurrency: int = 4
     children: tuple[ChildSpec, ...] = ()
+    templates: tuple[ChildSpec, ...] = ()
 
 
 class SpecError(ValueError):
@@ -215,6 +220,8 @@ def validate(spec: SupervisorSpec, where: str = "supervisor") -> None:
             raise SpecError(f"{where}/{child.id}", "the id is used twice")
         validate_child(child, spec, where, preceding=seen)
         seen.add(child.id)
+    for template in spec.templates:
+        _validate_template(template, spec, where, seen)
 
 
 def validate_child(
@@ -248,6 +255,19 @@ def _validate_pool(spec: SupervisorSpec, where: str) -> None:
         raise SpecError(where, f"a pool has one template, not {len(spec.children)}")
     if spec.auto_shutdown is not AutoShutdown.NEVER:
         raise SpecError(where, "auto_shutdown is not for pools")
+
+
+def _validate_template(
+    template: ChildSpec, spec: SupervisorSpec, where: str, children: set[str]
+) -> None:
+    place = f"{where}/{template.id}"
+    if spec.strategy is RestartStrategy.SIMPLE_ONE_FOR_ONE:
+        raise SpecError(place, "a pool has one template, its child")
+    if [item.id for item in spec.templates].count(template.id) > 1:
+        raise SpecError(place, "the id is used twice")
+    if taken := next((name for name in children if name.startswith(f"{template.id}-")), None):
+        raise SpecError(place, f"the child {taken} is called like one of this template")
+    validate_child(template, spec, where, preceding=children)
 
 
 def _validate_intensity(spec: SupervisorSpec, where: str) -> None:

@@ -22,7 +22,7 @@ class TreeSettings:
         log_files: rotated files that are kept beside the current one.
         title: prefix of the process titles.
         takes_children: operators may add children at run time and delete them, which is as much
-            as running any program as the tree's user.
+            as running any program as the tree's user; without it, of templates alone.
         spool_dir: absolute path of the audit spool; "" where nothing can be recorded.
         has_policy: the run directory holds one, so that a missing one allows nothing.
         identity_s: life of the keys that a process calls with.

@@ -16,7 +16,7 @@ from protocol.messages.control import EventReport
 from protocol.messages.health import HealthState
 from protocol.records import Plain, from_wire
 from supervisor import specs
-from supervisor.core import events
+from supervisor.core import events, templates
 from supervisor.core.child import Child, ChildState
 from supervisor.core.errors import PoolError
 from supervisor.core.reason import ExitReason
@@ -117,10 +117,14 @@ class Orders:
         self._await(caller, name, before if is_fresh else before - 1)
 
     def _take_add(self, caller: Caller) -> None:
-        if not self._loop.tree.takes_children:
-            raise FixedTreeError("this tree takes no children by order")
         event: events.Event
         match caller.message.body:
+            case {"template": str(template), "id": str(name), "settings": dict(settings)}:
+                spec = templates.child_of(self._loop.machine.spec, template, name, settings)
+                self._check_names(spec)
+                event = events.AddChild(spec)
+            case _ if not self._loop.tree.takes_children:
+                raise FixedTreeError("this tree takes no children by order")
             case {"spec": wire}:
                 spec = from_wire(ChildSpec, wire)
                 self._check_names(spec)
@@ -131,7 +135,10 @@ class Orders:
                     raise PoolError("this supervisor is no pool: a child needs a specification")
                 name, event = machine.next_instance_id, events.AddInstance(settings)
             case _:
-                raise RemoteProtocolError('the body is {"spec": …}, or {"settings": …} in a pool')
+                raise RemoteProtocolError(
+                    'the body is {"spec": …}, {"template": …, "id": …, "settings": …}, or '
+                    '{"settings": …} in a pool'
+                )
         self._step(event)
         self._note(caller, name)
         self._await(caller, name, 0)
@@ -144,9 +151,11 @@ class Orders:
             raise BadSpecError(str(exc)) from None
 
     def _take_delete(self, caller: Caller) -> None:
-        if not self._loop.tree.takes_children:
-            raise FixedTreeError("this tree loses no children by order")
         name = _child_id(caller)
+        child = self._loop.machine.children.get(name)
+        # In a fixed tree what was added is of a template, which can be had again.
+        if not (self._loop.tree.takes_children or (child is not None and child.is_added)):
+            raise FixedTreeError("this tree loses no children by order")
         self._step(events.DeleteChild(name))
         self._note(caller, name)
         self._loop.control.reply(caller, {"id": name, "state": "stopped", "reason": "deleted"})

@@ -27,17 +27,20 @@ _READS_MAX = 4096
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _FAMILY_HEADER_BYTES = 4
-_NAME = TABLE.encode() + b"\0"
 
 
 class TableChanges:
     """Follows changes of our table by others. Use it in one loop; then ``close``.
 
+    Args:
+        table: its name.
+
     Raises:
         NetlinkFailedError: the kernel does not let this process listen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, table: str = TABLE) -> None:
+        self._table = table
         self.changed = asyncio.Event()
         self._is_ours = False
         self._has_changed = True  # nobody has looked yet
@@ -95,14 +98,15 @@ class TableChanges:
                     raise
                 is_told = True  # some were lost
                 continue
-            is_told = is_told or concerns_table(data)
+            is_told = is_told or concerns_table(data, self._table)
         if is_told and not self._is_ours:
             self._has_changed = True
             self.changed.set()
 
 
-def concerns_table(data: bytes) -> bool:
-    """Tell whether one of the messages is about our table."""
+def concerns_table(data: bytes, table: str = TABLE) -> bool:
+    """Tell whether one of the messages is about a table."""
+    name = table.encode() + b"\0"
     start = 0
     while start + _HEADER.size <= len(data):
         length = _HEADER.unpack_from(data, start)[0]
@@ -112,7 +116,7 @@ def concerns_table(data: bytes) -> bool:
         if place + _ATTRIBUTE.size <= start + length <= len(data):
             size, kind = _ATTRIBUTE.unpack_from(data, place)
             value = data[place + _ATTRIBUTE.size : place + size]
-            if kind & 0x3FFF == 1 and value == _NAME:
+            if kind & 0x3FFF == 1 and value == name:
                 return True
         start += (length + 3) & ~3
     return False

@@ -53,11 +53,20 @@ class Nft:
     Args:
         deadline_s: how long one run may take.
         program: the executable; None to find it where the system has it.
+        family, table: which table; that of the segments unless said.
     """
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S, program: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        deadline_s: float = DEADLINE_S,
+        program: str | None = None,
+        family: str = FAMILY,
+        table: str = TABLE,
+    ) -> None:
         self._deadline_s = deadline_s
         self._program = program
+        self._place = (family, table)
 
     def find(self) -> str:
         """The program's path.
@@ -93,7 +102,7 @@ class Nft:
 
         Raises: as ``read``.
         """
-        code, text, error = await self._run(["-j", "list", "table", FAMILY, TABLE])
+        code, text, error = await self._run(["-j", "list", "table", *self._place])
         if code == 0:
             return take_snapshot(text)
         if _ABSENT in error:
@@ -107,7 +116,7 @@ class Nft:
             NftMissingError, NftTimeoutError: see there.
             NftFailedError: the table can't be read.
         """
-        code, text, error = await self._run(["-j", "list", "table", FAMILY, TABLE])
+        code, text, error = await self._run(["-j", "list", "table", *self._place])
         if code == 0:
             return parse_listing(text)
         if _ABSENT in error:
@@ -118,7 +127,7 @@ class Nft:
         """Counts of the sets alone, which is far less than the table; errors as in ``read``."""
         found: dict[tuple[str, str], int] = {}
         for name in names:
-            code, text, error = await self._run(["-j", "list", "set", FAMILY, TABLE, name])
+            code, text, error = await self._run(["-j", "list", "set", *self._place, name])
             if code != 0:
                 raise NftFailedError(f"nft could not read the set {name}: {_short(error)}")
             found.update(parse_listing(text).drops or {})

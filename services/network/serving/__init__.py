@@ -1,0 +1,1 @@
+"""What serves the node's networks: DHCP, DNS, address translation and forwarding."""

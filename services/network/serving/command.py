@@ -1,0 +1,61 @@
+"""What the supervisor executes for ``core/dnsmasq-<network>``.
+
+``prepare`` runs in the child's own process, as the node's account. The program becomes dnsmasq's
+account before its first own instruction, with the three capabilities that serving takes, and dies
+with the launcher: dnsmasq's own change of user would make the kernel forget that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from protocol.dataclass import dataclass
+from protocol.records import Plain, from_wire
+from services.network.serving import place
+from services.network.serving.errors import ServingStateError
+from supervisor.child.service import Command
+
+# DHCP answers machines without an address (raw), puts them into the ARP table (admin), and both
+# its ports and DNS's are below 1024 (bind).
+_CAPABILITIES = "-all,+net_admin,+net_bind_service,+net_raw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsmasqSettings:
+    """Settings of ``core/dnsmasq-<network>``: the node's directory, and which network."""
+
+    state_dir: str
+    network: str
+
+
+def prepare(settings: Mapping[str, Plain]) -> Command:
+    """Name the program for a network whose configuration has been written and tested.
+
+    Raises:
+        ServingStateError: there is no such network.
+        DnsmasqMissingError: a program or the account is missing.
+    """
+    parsed = from_wire(DnsmasqSettings, settings)
+    state_dir = Path(parsed.state_dir)
+    config = place.config_file(state_dir, parsed.network)
+    is_within = config.parent.parent == place.base(state_dir) and ".." not in config.parts
+    if not is_within or not config.is_file():
+        raise ServingStateError(f"no network {parsed.network!r:.60} is served by this node")
+    who = place.account()
+    argv = (
+        place.program("setpriv"),
+        f"--reuid={who.uid}",
+        f"--regid={who.gid}",
+        "--clear-groups",
+        f"--inh-caps={_CAPABILITIES}",
+        f"--ambient-caps={_CAPABILITIES}",
+        f"--bounding-set={_CAPABILITIES}",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+        "--",
+        place.program(),
+        "--keep-in-foreground",
+        *place.arguments(config, place.lease_file(state_dir, parsed.network)),
+    )
+    return Command(argv=argv, environment={"LC_ALL": "C"})

@@ -1,0 +1,316 @@
+"""DHCP, DNS, address translation and forwarding for networks, with real machines and dnsmasq."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from protocol.messages.health import HealthState
+from services.network.serving.configs import Configs
+from services.network.serving.errors import DnsmasqConfigError
+from services.network.serving.model import Dns, Mode, Reservation
+from services.network.serving.place import account
+from supervisor.child.service import Request
+from tests.fixtures.fix_netns import ip
+from tests.system.segments_running import nft
+from tests.system.serving_running import (
+    MAC,
+    SILENCE_S,
+    WORLD,
+    Machine,
+    ask,
+    connects,
+    dhcp,
+    host,
+    in_host,
+    machines,
+    network,
+    serve_tcp,
+    taken_from,
+    use,
+)
+
+pytestmark = pytest.mark.netns
+TABLE = "table inet novacron-networks"
+
+
+def switch(place: str) -> str:
+    """A value below /proc/sys/net of the calling thread's namespace."""
+    return Path("/proc/sys/net", place).read_text().strip()
+
+
+def turn_off(place: str) -> None:
+    """Do what an operator might."""
+    Path("/proc/sys/net", place).write_text("0")
+
+
+def rights(pid: int) -> dict[str, str]:
+    """What the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+def test_a_machine_gets_an_address_a_gateway_and_names() -> None:
+    """From the range or its own; its name is known, and `leases` tells of it."""
+
+    async def scenario() -> None:
+        with machines() as (guest, _world):
+            async with host() as node:
+                await node.serve(network())
+                offer = await dhcp(guest, hostname="guest")
+                use(guest, offer)
+
+                assert 100 <= int(offer.address.rpartition(".")[2]) <= 199
+                assert offer.options[3] == offer.options[6] == socket.inet_aton("10.20.0.1")
+                assert offer.options[15].rstrip(b"\0") == b"lan.example"
+                assert int.from_bytes(offer.options[26], "big") == 1500
+                assert ask(guest, "10.20.0.1", "guest.lan.example") == offer.address
+                assert ask(guest, "10.20.0.1", "web.lan.example") == "10.20.0.11"
+                assert ask(guest, "10.20.0.1", "nobody.lan.example") == ""
+                body = {"network": "lan"}
+                told = await node.part.calls()["networks.leases"](Request("x", "", body, 5.0))
+                (lease,) = told["leases"]  # type: ignore[index,call-overload]  # a plain record
+                assert lease["address"] == offer.address
+                assert (lease["mac"], lease["hostname"]) == (MAC, "guest")
+
+                own = Reservation(mac=MAC, address="10.20.0.42", hostname="own")
+                await node.serve(network(reservations=(own,)))
+                assert (await dhcp(guest)).address == "10.20.0.42"
+                await node.part.look()
+                assert [sample.value for sample in node.context.samples][-1] == 1
+
+    in_host(scenario)
+
+
+def test_packets_pass_as_the_mode_says() -> None:
+    """NAT: out alone, under the host's address. Routed: both ways. Isolated: none."""
+
+    async def scenario() -> None:
+        with machines() as (guest, world):
+            guest.ip("addr", "add", "10.20.0.50/24", "dev", "eth0")
+            guest.ip("route", "add", "default", "via", "10.20.0.1")
+            async with host() as node:
+                in_world, in_guest = serve_tcp(world), serve_tcp(guest)
+                assert not connects(guest, WORLD, wait_s=SILENCE_S)
+
+                await node.serve(network(Mode.NAT))
+                assert connects(guest, WORLD)
+                assert taken_from(in_world) == "192.0.2.1"
+                world.ip("route", "add", "10.20.0.0/24", "via", "192.0.2.1")
+                assert not connects(world, "10.20.0.50", wait_s=SILENCE_S)
+
+                await node.serve(network(Mode.ROUTED))
+                assert connects(guest, WORLD)
+                assert taken_from(in_world) == "10.20.0.50"
+                assert connects(world, "10.20.0.50")
+                assert taken_from(in_guest) == WORLD
+
+                await node.serve(network(Mode.ISOLATED))
+                assert not connects(guest, WORLD, wait_s=SILENCE_S)
+                assert not connects(world, "10.20.0.50", wait_s=SILENCE_S)
+                in_world.close()
+                in_guest.close()
+
+    in_host(scenario)
+
+
+def test_established_connections_live_through_a_change_of_the_rules() -> None:
+    """The table is replaced, and connection tracking is no part of it."""
+
+    async def scenario() -> None:
+        with machines() as (guest, world):
+            guest.ip("addr", "add", "10.20.0.50/24", "dev", "eth0")
+            guest.ip("route", "add", "default", "via", "10.20.0.1")
+            async with host() as node:
+                await node.serve(network())
+                listening = serve_tcp(world)
+                client = guest.socket(socket.SOCK_STREAM)
+                with client, listening:
+                    client.settimeout(20.0)
+                    client.connect((WORLD, 80))
+                    server, _ = listening.accept()
+                    with server:
+                        server.settimeout(20.0)
+                        await node.serve(network(dns=Dns(domain="other.example")))
+                        client.sendall(b"still")
+                        assert server.recv(16) == b"still"
+                        server.sendall(b"here")
+                        assert client.recv(16) == b"here"
+
+    in_host(scenario)
+
+
+def test_the_host_is_a_router_for_its_networks_alone() -> None:
+    """Forwarding is on where it is needed, closed to others by rules, and put back."""
+
+    async def scenario() -> None:
+        with machines() as (_guest, world):
+            ip("link", "add", "other0", "type", "bridge")
+            other = Machine("tap9", mac="52:54:00:00:00:09")
+            ip("addr", "add", "203.0.113.1/24", "dev", "tap9")
+            other.ip("addr", "add", "203.0.113.2/24", "dev", "eth0")
+            other.ip("route", "add", "default", "via", "203.0.113.1")
+            world.ip("route", "add", "203.0.113.0/24", "via", "192.0.2.1")
+            listening = serve_tcp(other)
+            nft("add", "table", "inet", "foreign")
+            async with host() as node:
+                six = network(Mode.ROUTED, gateway="fd00:20::1/64", ranges=(), reservations=())
+                ip("addr", "add", "fd00:20::1/64", "dev", "br0", "nodad")
+                both = type(six)(name="lan", link="br0", subnets=(*network().subnets, *six.subnets))
+                await node.serve(both)
+                assert switch("ipv4/conf/br0/forwarding") == "1"
+                assert switch("ipv4/conf/up0/forwarding") == "1"
+                assert switch("ipv4/conf/other0/forwarding") == "0"
+                assert switch("ipv4/ip_forward") == "0"
+                assert switch("ipv6/conf/all/forwarding") == "1"
+                assert switch("ipv6/conf/br0/forwarding") == "1"
+                for link in ("up0", "other0", "default"):
+                    assert switch(f"ipv6/conf/{link}/forwarding") == "0"
+                    assert switch(f"ipv6/conf/{link}/accept_ra") == "1"
+                # Its answers could not come back: only what comes in by up0 is forwarded.
+                before = _received(other)
+                assert not connects(world, "203.0.113.2", wait_s=SILENCE_S)
+                assert _received(other) == before
+
+                await node.serve()
+                for place in (
+                    "ipv4/conf/br0/forwarding",
+                    "ipv4/conf/up0/forwarding",
+                    "ipv6/conf/all/forwarding",
+                    "ipv6/conf/br0/forwarding",
+                ):
+                    assert switch(place) == "0", place
+                assert nft("list", "tables").strip() == "table inet foreign"
+                assert not (node.state_dir / "network" / "serving").exists()
+                assert node.processes.processes == {}
+            listening.close()
+            other.close()
+
+    in_host(scenario)
+
+
+def _received(machine: Machine) -> int:
+    """How many packets of IPv4 have come."""
+    with machine.inside():
+        head, values = Path("/proc/thread-self/net/snmp").read_text().splitlines()[:2]
+    return int(dict(zip(head.split(), values.split(), strict=True))["InReceives"])
+
+
+def test_a_configuration_that_dnsmasq_refuses_is_never_used() -> None:
+    """The error names the network and the line; a disk that takes no file leaves the old one."""
+
+    async def scenario() -> None:
+        with machines() as (guest, _world):
+            async with host() as node:
+                configs = Configs(node.state_dir)
+                with pytest.raises(DnsmasqConfigError, match=r"network lan: .*line 1 of its file"):
+                    await configs.test({"lan": "nonsense=1\n"})
+                await node.serve(network())
+                use(guest, await dhcp(guest))
+                file = node.state_dir / "network/serving/lan/dnsmasq.conf"
+                before = file.read_text()
+                file.with_name("dnsmasq.conf.new").mkdir()
+
+                await node.part.serve((network(dns=Dns(domain="other.example")),))
+                assert node.part.health.state is HealthState.DEGRADED
+                assert "can't write" in node.part.health.reason
+                assert file.read_text() == before
+                assert ask(guest, "10.20.0.1", "web.lan.example") == "10.20.0.11"
+
+                file.with_name("dnsmasq.conf.new").rmdir()
+                await node.serve(network(dns=Dns(domain="other.example")))
+                assert ask(guest, "10.20.0.1", "web.other.example") == "10.20.0.11"
+
+    in_host(scenario)
+
+
+def test_what_is_as_it_should_be_is_left_alone() -> None:
+    """A second start of the service starts no dnsmasq; a dead one, and a new link, do."""
+
+    async def scenario() -> None:
+        with machines() as (_guest, _world):
+            async with host() as node:
+                await node.serve(network())
+                await node.serve(network())
+                await node.part.look()
+                assert node.processes.starts == ["lan"]
+
+                await node.processes.stop("lan")
+                await node.part.look()
+                assert node.processes.starts == ["lan", "lan"]
+
+                ip("link", "del", "br0")
+                ip("link", "add", "br0", "type", "bridge")
+                ip("addr", "add", "10.20.0.1/24", "dev", "br0")
+                ip("link", "set", "br0", "up")
+                await node.see_links()
+                await node.part.look()
+                assert node.processes.starts == ["lan"] * 3
+
+    in_host(scenario)
+
+
+def test_a_change_of_the_table_by_others_is_noticed_and_not_undone() -> None:
+    """Health says so until the networks are applied again; so for a switch that was turned off."""
+
+    async def scenario() -> None:
+        with machines() as (_guest, _world):
+            async with host() as node:
+                await node.serve(network())
+                nft("delete", "table", "inet", "novacron-networks")
+                await node.part.look()
+                await node.part.look()
+                assert "changed by somebody else" in node.part.health.reason
+                assert TABLE not in nft("list", "tables")
+                await node.serve(network())
+                assert TABLE in nft("list", "tables")
+
+                turn_off("ipv4/conf/br0/forwarding")
+                await node.part.look()
+                assert "ipv4/conf/br0/forwarding was turned off" in node.part.health.reason
+                await node.serve(network())
+
+    in_host(scenario)
+
+
+def test_a_smaller_mtu_is_told_and_clamped() -> None:
+    """Machines learn it by DHCP, and the world's segments are no larger than fit."""
+
+    async def scenario() -> None:
+        with machines(mtu=1280) as (guest, world):
+            async with host() as node:
+                await node.serve(network())
+                offer = await dhcp(guest)
+                use(guest, offer)
+                assert int.from_bytes(offer.options[26], "big") == 1280
+                listening = serve_tcp(world)
+                client = guest.socket(socket.SOCK_STREAM)
+                with client, listening:
+                    client.settimeout(20.0)
+                    client.connect((WORLD, 80))
+                    server, _ = listening.accept()
+                    with server:
+                        size = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+                assert size <= 1280 - 40
+
+    in_host(scenario)
+
+
+def test_dnsmasq_has_no_more_rights_than_it_takes() -> None:
+    """Its own account, three capabilities, and nothing that it could gain."""
+
+    async def scenario() -> None:
+        with machines() as (_guest, _world):
+            async with host() as node:
+                await node.serve(network())
+                pid = node.processes.processes["lan"].pid
+                fields = rights(pid)
+                assert fields["Uid"].split() == [str(account().uid)] * 4
+                assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
+                    f"{1 << 10 | 1 << 12 | 1 << 13:016x}"
+                }
+                assert fields["NoNewPrivs"] == "1"
+
+    in_host(scenario)
