@@ -106,7 +106,6 @@ class VmService(Service):
             migration=self._settings.migration,
             node_id=self._settings.node_id,
             state_dir=self._settings.state_dir,
-            owners=None if self._settings.postgres is None else lambda: self._leases,
         )
         self._documents = make_documents(
             context, self._settings, self._leases, self._publish_health

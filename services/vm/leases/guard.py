@@ -28,7 +28,7 @@ from services.vm.leases.locks import translate_lock
 from services.vm.leases.model import DiskUse, Lease, Machine, Wanted
 from services.vm.leases.reconcile import SETTLE_S
 from services.vm.leases.remembered import Remembered
-from services.vm.operations.errors import OperationUnknownError
+from services.vm.operations.errors import OperationRefusedError, OperationUnknownError
 from supervisor.child.service import ServiceContext
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Guard:
         self._store = store
         self._host = host
         self._remembered = remembered
+        # Machines of which it is not known yet on which of two nodes they are, by UUID.
+        self.unsettled: set[str] = set()
 
     @asynccontextmanager
     async def starting(
@@ -95,12 +97,17 @@ class Guard:
             xml: what it is started by, where that is not its definition.
 
         Raises:
+            OperationRefusedError: it is being moved.
             LeasedElsewhereError, DocumentElsewhereError, DiskLeasedError: it may not run here.
             LeasesUnavailableError: the database is away, and this node remembers no right.
             DiskLockedError: another program has a disk open.
         """
         host = self._host
         machine, text = await host.machine(ref, xml)
+        if machine.uuid in self.unsettled:
+            raise OperationRefusedError(
+                f"{machine.name} is being moved, and it is not known yet on which node it is"
+            )
         disks = await host.run(partial(host.driver.uses, text), machine, "look at its disks")
         wanted = Wanted(
             machine=machine, node_id=self._node_id, by=by, takeover=takeover, disks=disks

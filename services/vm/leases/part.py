@@ -129,9 +129,15 @@ class Leases:
         """See ``Guard.hand_over``."""
         await self._load().guard.hand_over(uuid, to_node=to_node, epoch=epoch)
 
+    def hold(self, uuid: str) -> None:
+        """Refuse to start a machine until ``leave``: it may run on another node."""
+        self._load().guard.unsettled.add(uuid)
+
     def leave(self, uuid: str) -> None:
-        """See ``Guard.leave``."""
-        self._load().guard.leave(uuid)
+        """See ``Guard.leave``; it may be started again."""
+        guard = self._load().guard
+        guard.unsettled.discard(uuid)
+        guard.leave(uuid)
         self.look_soon()
 
     async def check_resume(self, ref: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine
 from functools import partial
@@ -10,32 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import NovacronError
-from services.vm.errors import LibvirtLostError, LibvirtUnavailableError
-from services.vm.migration.checks import SourceFacts, TargetFacts, disks_to_copy, find_refusals
 from services.vm.migration.errors import (
     MigrationFailedError,
-    MigrationRefusedError,
     NoMigrationError,
-    TargetUnreachableError,
 )
 from services.vm.migration.journal import Journal, Undertaking
 from services.vm.migration.matrix import find_conflicts
 from services.vm.migration.model import Figures, LimitRequest, Limits, MigrateRequest
-from services.vm.migration.needs import NeededDisk
 from services.vm.migration.outcome import Reporter, live_result, result_of
 from services.vm.migration.owner import Owners
 from services.vm.migration.pair import Pair
-from services.vm.migration.probes import probes
+from services.vm.migration.preparing import look_at_both, make_disks, refusal
 from services.vm.migration.routes import MigrationSettings, find_route
 from services.vm.migration.sending import Sending
 from services.vm.migration.settle import clean_target, hand_over, settle
-from services.vm.migration.source import SourceDriver, completed_figures
-from services.vm.migration.target import TargetDriver
+from services.vm.migration.source import completed_figures
 from services.vm.migration.truth import Next, Presence
 from services.vm.operations.calls import DeadlineCalls
 from services.vm.operations.desk import Progress
 from services.vm.operations.driver import Driver, Guest
-from services.vm.operations.errors import OperationRefusedError, OperationUnknownError
+from services.vm.operations.errors import OperationFailedError, OperationRefusedError
 from services.vm.operations.model import Outcome
 from supervisor.child.service import ServiceContext
 
@@ -82,7 +77,9 @@ class Mover:
         found = self._journal.read()
         for path, why in found.unreadable.items():
             self._report.unreadable(path, why)
-        self._open.update({had.uuid: had.route.node for had in found.undertakings})
+        for had in found.undertakings:
+            self._open[had.uuid] = had.route.node
+            self._owners.hold(had.uuid)
 
     @property
     def open_ones(self) -> tuple[str, ...]:
@@ -146,10 +143,8 @@ class Mover:
         if request.node == self._node_id:
             conflicts = (f"{request.node} is this node", *conflicts)
         if conflicts:
-            raise MigrationRefusedError(_refusal(guest.name, conflicts))
-        if guest.uuid in self._open:
-            self.check_start(guest.uuid)
-        epoch = await self._owners.claim(guest.uuid, guest.name)
+            raise refusal(guest.name, conflicts)
+        self.check_start(guest.uuid)
         undertaking = Undertaking(
             uuid=guest.uuid,
             name=guest.name,
@@ -157,16 +152,11 @@ class Mover:
             request=request,
             route=route,
             by=by,
-            epoch=epoch,
             began_s=time.time(),
         )
         pair = Pair(self._driver, self._calls, self._journal, undertaking)
         sending = Sending(pair, self._calls, partial(_tell, progress))
-        try:
-            return await self._to_its_end(sending, self._move(pair, sending, progress))
-        finally:
-            self._owners.leave(guest.uuid)
-            await pair.close()
+        return await self._to_its_end(pair, sending, self._move(pair, sending, progress))
 
     async def take_up(self, had: Undertaking, progress: Progress) -> Outcome:
         """Bring to its end what an earlier start of this service, or its libvirt, left.
@@ -175,101 +165,77 @@ class Mover:
         """
         pair = Pair(self._driver, self._calls, self._journal, had)
         sending = Sending(pair, self._calls, partial(_tell, progress))
-        try:
-            if had.epoch and not had.is_handed_over:
-                await self._owners.claim(had.uuid, had.name)
-            return await self._to_its_end(sending, self._finish(pair, sending, progress, None))
-        finally:
-            self._owners.leave(had.uuid)
-            await pair.close()
+        return await self._to_its_end(pair, sending, self._again(pair, sending, progress))
 
     async def _to_its_end(
         self,
+        pair: Pair,
         sending: Sending,
         work: Coroutine[Any, Any, Outcome],  # Any: asyncio's own
     ) -> Outcome:
         """Run it to an end that leaves the guest on one side, also when it is cancelled."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name=f"migration-{pair.uuid}")
         is_cancelled = False
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if task.done():
+        try:
+            while not task.done():
+                try:
+                    await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    if task.done():
+                        break
+                    is_cancelled = True
+                    sending.end("it was cancelled")
+                except NovacronError:
                     break
-                is_cancelled = True
-                sending.end("it was cancelled", is_cancelled=True)
-            except NovacronError:
-                break
+        finally:
+            if pair.uuid not in self._open or pair.is_here:
+                self._owners.leave(pair.uuid)
+            await pair.close()
         if is_cancelled and isinstance(task.exception(), MigrationFailedError):
             raise asyncio.CancelledError
         return task.result()
 
+    async def _again(self, pair: Pair, sending: Sending, progress: Progress) -> Outcome:
+        had = pair.undertaking
+        if had.epoch and not had.is_handed_over:
+            # Where this fails it is the target's already, or the database is away: the hand-over
+            # tells.
+            with contextlib.suppress(NovacronError):
+                epoch = await self._owners.claim(had.uuid, had.name)
+                if epoch and epoch != had.epoch:
+                    await pair.note(epoch=epoch)
+        return await self._finish(pair, sending, progress, None)
+
     async def _move(self, pair: Pair, sending: Sending, progress: Progress) -> Outcome:
         progress.step("looking at both nodes")
-        source, target = await self._look(pair)
-        request, node = pair.undertaking.request, pair.undertaking.route.node
-        refusals = find_refusals(request, source, target)
-        if refusals:
-            raise MigrationRefusedError(_refusal(pair.undertaking.name, refusals))
+        source, target = await look_at_both(pair)
+        had = pair.undertaking
         if sending.end_reason:
-            raise MigrationFailedError(f"{pair.undertaking.name} runs on: {sending.end_reason}")
-        copied = disks_to_copy(request, source.needs, target)
-        self._open[pair.uuid] = node
+            raise MigrationFailedError(f"{had.name} runs on: {sending.end_reason}")
+        epoch = await self._owners.claim(had.uuid, had.name)
+        self._open[pair.uuid] = had.route.node
         try:
             await pair.note(
+                epoch=epoch,
                 was_paused=source.is_paused,
-                was_defined_there=any(n.uuid == pair.uuid for n in target.namesakes),
+                was_defined_there=any(other.uuid == pair.uuid for other in target.namesakes),
             )
         except OSError as exc:
             del self._open[pair.uuid]
-            raise MigrationRefusedError(
-                f"{pair.undertaking.name} stays: what is begun can't be written down: {exc}"
-            ) from exc
-        self._report.started(pair.undertaking)
-        error = await self._make_disks(pair, copied, source, target)
-        if error is None:
-            progress.step(f"sending it to {node}")
-            self._sendings[pair.uuid] = sending
-            try:
-                error = await sending.run(copied)
-            finally:
-                del self._sendings[pair.uuid]
-        return await self._finish(pair, sending, progress, error)
-
-    async def _look(self, pair: Pair) -> tuple[SourceFacts, TargetFacts]:
-        source_driver = SourceDriver(self._driver)
-        source = await pair.on_source("look at", partial(source_driver.facts, pair.uuid))
-        directories = [disk.directory for disk in source.needs.disks if disk.is_written]
-
-        def look() -> TargetFacts:
-            with probes(directories) as made:
-                return TargetDriver(pair.other).facts(source, made)
-
-        node = pair.undertaking.route.node
+            reason = f"what is begun can't be written down: {exc}"
+            raise refusal(had.name, (reason,)) from exc
+        self._owners.hold(pair.uuid)
+        self._report.started(had)
+        error: NovacronError | None
         try:
-            return source, await pair.on_target(f"look at {node} for", look)
-        except (LibvirtUnavailableError, LibvirtLostError, OperationUnknownError) as exc:
-            raise TargetUnreachableError(
-                f"{pair.undertaking.name} stays: {node} does not answer: {exc.message}"
-            ) from exc
-
-    async def _make_disks(
-        self, pair: Pair, copied: list[NeededDisk], source: SourceFacts, target: TargetFacts
-    ) -> NovacronError | None:
-        for disk in copied:
-            if disk.file in target.file_bytes:
-                continue
-            try:
-                size = source.disk_bytes[disk.target]
-                work = partial(pair.disks.make, disk, size)
-                await pair.on_target(f"make {disk.target} of", work)
-            except NovacronError as exc:
-                return exc
-            # Afterwards, and not before: a file that another has made meanwhile must not be
-            # taken for ours, and an empty one that is left after a kill harms nobody.
-            await pair.note(made_disks=(*pair.undertaking.made_disks, disk.file))
-        return None
+            copied, error = await make_disks(pair, source, target)
+        except OSError as exc:
+            copied, error = [], OperationFailedError(str(exc))
+        if error is None:
+            progress.step(f"sending it to {had.route.node}")
+            self._sendings[pair.uuid] = sending
+            error = await sending.run(copied)
+        return await self._finish(pair, sending, progress, error)
 
     async def _finish(
         self, pair: Pair, sending: Sending, progress: Progress, error: NovacronError | None
@@ -288,11 +254,12 @@ class Mover:
         finally:
             self._sendings.pop(pair.uuid, None)
         held_s = time.monotonic() - ended_s
+        pair.is_here = found is Next.STAYS
         if found is Next.MOVED:
-            return await self._moved(pair, held_s)
+            return await self._moved(pair, sending.figures, held_s)
         raise await self._stayed(pair, sending, error, found)
 
-    async def _moved(self, pair: Pair, held_s: float) -> Outcome:
+    async def _moved(self, pair: Pair, last: Figures, held_s: float) -> Outcome:
         had = pair.undertaking
         figures = await self._completed(pair)
         until_s = time.monotonic() + self._settings.settle_s
@@ -304,7 +271,7 @@ class Mover:
         is_over = not had.epoch or pair.undertaking.is_handed_over
         if is_over:
             await self._close(had.uuid)
-        result = result_of(had, figures, held_s)
+        result = result_of(had, last, figures, held_s)
         self._report.moved(had, result)
         note = f"{had.name} runs on {had.route.node}"
         if had.was_paused:
@@ -347,7 +314,3 @@ class Mover:
 def _tell(progress: Progress, figures: Figures) -> None:
     progress.at(figures.fraction)
     progress.tell(live_result(figures))
-
-
-def _refusal(name: str, reasons: tuple[str, ...]) -> str:
-    return f"{name} stays: {'; '.join(reasons)}"

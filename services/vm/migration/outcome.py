@@ -11,21 +11,24 @@ from services.vm.migration.model import Figures
 from supervisor.child.service import ServiceContext
 
 
-def result_of(had: Undertaking, figures: Figures, held_s: float) -> dict[str, Plain]:
+def result_of(had: Undertaking, last: Figures, figures: Figures, held_s: float) -> dict[str, Plain]:
     """Of a guest that was moved.
 
     Args:
         had: what was wanted.
-        figures: as libvirt measured it; all 0 where it did not say.
+        last: read while it was sent; the disks are told of there alone.
+        figures: as libvirt measured it in the end; all 0 where it did not say.
         held_s: from libvirt's end to the guest's first step on the target, and the last word.
     """
+    memory = max(figures.memory_sent_bytes, last.memory_sent_bytes)
+    disk = max(figures.disk_sent_bytes, last.disk_sent_bytes)
     return {
         "node": had.route.node,
         "total_s": round(time.time() - had.began_s, 3),
         "downtime_ms": figures.downtime_ms + round(1000 * held_s),
-        "sent_bytes": figures.sent_bytes,
-        "memory_sent_bytes": figures.memory_sent_bytes,
-        "disk_sent_bytes": figures.disk_sent_bytes,
+        "sent_bytes": memory + disk,
+        "memory_sent_bytes": memory,
+        "disk_sent_bytes": disk,
         "iterations": figures.iteration,
     }
 

@@ -1,4 +1,7 @@
-"""Who owns a guest, as a migration needs it: looked up before, changed at the end. A port."""
+"""Who owns a guest, as a migration needs it: looked up before, changed at the end. A port.
+
+The leases of the VM service are it; where there is no database they own nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ class Owners(Protocol):
     """The owners of guests among all nodes that share a database."""
 
     async def claim(self, uuid: str, name: str) -> int:
-        """See that this node owns the guest, and leave it alone until ``leave``.
+        """See that this node owns a guest that runs here, and leave it alone until ``leave``.
 
         Returns:
-            The epoch that it owns it by; 0 where nobody keeps that.
+            The epoch that it owns it by; 0 where there is no database.
 
         Raises:
             NovacronError: it does not, or that can't be found out.
@@ -25,19 +28,8 @@ class Owners(Protocol):
             NovacronError: it is not, or nobody knows.
         """
 
-    def leave(self, uuid: str) -> None:
-        """The migration is over."""
-
-
-class NoOwners:
-    """Where there is no database nobody keeps owners."""
-
-    async def claim(self, uuid: str, name: str) -> int:  # noqa: ARG002 - the port's
-        """Nobody owns it."""
-        return 0
-
-    async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
-        """Nothing is handed over."""
+    def hold(self, uuid: str) -> None:
+        """Let nobody start it here until ``leave``."""
 
     def leave(self, uuid: str) -> None:
-        """Nothing was claimed."""
+        """It is as any other again."""

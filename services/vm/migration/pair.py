@@ -47,6 +47,7 @@ class Pair:
 
     Attributes:
         undertaking: as it was last written down, or is about to be.
+        is_here: it surely runs on this host, whatever is left to be done.
         has_run: the guest runs on the target, or did.
         is_hand_over_postponed: the database is away; the guest is let go before it is told.
     """
@@ -55,6 +56,7 @@ class Pair:
         self, driver: Driver, calls: DeadlineCalls, journal: Journal, undertaking: Undertaking
     ) -> None:
         self.undertaking = undertaking
+        self.is_here = False
         self.has_run = False
         self.is_hand_over_postponed = False
         self.sender = SourceDriver(driver)

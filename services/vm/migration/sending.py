@@ -56,13 +56,11 @@ class Sending:
         self._allowed_ms = 0  # what libvirt was told
         self._asked_s = float("-inf")
         self._is_woken = asyncio.Event()
-        self.is_cancelled = False
         self.end_reason = ""
         self.figures = Figures()
 
-    def end(self, reason: str, *, is_cancelled: bool = False) -> None:
+    def end(self, reason: str) -> None:
         """Have it end soon, however far it is; the first reason counts."""
-        self.is_cancelled = self.is_cancelled or is_cancelled
         self.end_reason = self.end_reason or reason
         self._is_woken.set()
 

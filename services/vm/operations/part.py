@@ -16,7 +16,6 @@ from supervisor.child.service import CallHandler, Request, ServiceContext
 if TYPE_CHECKING:
     from services.vm.leases.part import Leases
     from services.vm.migration.mover import Mover
-    from services.vm.migration.owner import Owners
     from services.vm.operations.calls import DeadlineCalls
     from services.vm.operations.desk import Desk
     from services.vm.operations.driver import Driver
@@ -64,12 +63,11 @@ class Operations:
         libvirt_uri: where libvirt is.
         call_timeout_s: for short questions to it.
         image_dirs: the directories that guests' files may be in.
-        leases: asked before a guest starts.
+        leases: asked before a guest starts or is moved.
         changed: called when ``reason`` may be another.
         migration: wire form of MigrationSettings; None for the usual ones.
         node_id: of this node.
         state_dir: below it unfinished migrations are kept; "" keeps none.
-        owners: makes the port that hands guests over to other nodes; None where nobody owns them.
     """
 
     def __init__(
@@ -84,14 +82,12 @@ class Operations:
         migration: Plain = None,
         node_id: str = "",
         state_dir: str = "",
-        owners: Callable[[], Owners] | None = None,
     ) -> None:
         self._context = context
         self._leases = leases
         self._migration = migration
         self._node_id = node_id
         self._migrations = Path(state_dir, "vm", "migrations") if state_dir else None
-        self._owners = owners
         self._uri = libvirt_uri
         self._call_timeout_s = call_timeout_s
         self._image_dirs = image_dirs
@@ -177,7 +173,6 @@ class Operations:
 
     def _make_mover(self, driver: Driver, calls: DeadlineCalls) -> Mover:
         from services.vm.migration.mover import Mover
-        from services.vm.migration.owner import NoOwners
         from services.vm.migration.routes import MigrationSettings
 
         return Mover(
@@ -187,5 +182,5 @@ class Operations:
             settings=from_wire(MigrationSettings, self._migration or {}),
             node_id=self._node_id,
             directory=self._migrations,
-            owners=NoOwners() if self._owners is None else self._owners(),
+            owners=self._leases,
         )
