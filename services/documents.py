@@ -69,6 +69,15 @@ class DocumentFormat(Generic[R]):
             raise self._error(f"{place}: it holds no document", place=place)
         return tuple(found)
 
+    def read_one(self, text: str, place: str) -> R:
+        """Read a text that holds one document; otherwise as ``read``."""
+        found = self.read(text, place)
+        if len(found) > 1:
+            raise self._error(
+                f"{place}: it holds {len(found)} documents; expected one", place=place
+            )
+        return found[0]
+
     def from_wire(self, value: Plain) -> R:
         """A document as it came in a message or from a store.
 

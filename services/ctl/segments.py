@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol.errors import RemoteProtocolError
-from protocol.records import Plain, from_wire
 from services.ctl.amounts import took
-from services.ctl.errors import UsageError, denied
+from services.ctl.errors import UsageError
+from services.ctl.files import read_text
 from services.ctl.styled import Column, Line, Span, Tone, line, printable, table
+from services.documents import DocumentFormat
 from services.network.segments.model import SegmentDocument
 from services.network.segments.plan import StepKind, describe_rule
 
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 
 # The node takes messages up to a megabyte.
 FILE_BYTES_MAX = 1 << 20
-_DEPTH_MAX = 8
-_SWITCHES = {"true": True, "false": False}
+_FORMAT = DocumentFormat(SegmentDocument, error=UsageError, nodes_max=500_000, depth_max=8)
 _SIGNS = {
     StepKind.ADD: Span("+", Tone.GOOD),
     StepKind.CHANGE: Span("~", Tone.CAUTION),
@@ -43,13 +40,7 @@ def read_document(place: str) -> SegmentDocument:
         UsageError: it is not there, no YAML, or no valid document; the message says where.
         DeniedError: this user may not read it.
     """
-    text = _read(place)
-    try:
-        found = from_wire(SegmentDocument, _plain(_parse(text, place), 0))
-    except RemoteProtocolError as exc:
-        detail = str(exc).removeprefix("SegmentDocument").lstrip(".: ")
-        raise UsageError(f"{place}: {detail}") from exc
-    return found
+    return _FORMAT.read_one(read_text(place, FILE_BYTES_MAX), place)
 
 
 def render_plan(plan: SegmentPlan) -> list[Line]:
@@ -139,78 +130,6 @@ def render_trace(answer: TraceAnswer) -> list[Line]:
         return [line(verdict, ": no listed interface takes part")]
     why = "; ".join(text for text in (last.comment, last.because) if text)
     return [*lines, line(verdict, printable(f": {why}") if why else "")]
-
-
-def _read(place: str) -> str:
-    try:
-        if place == "-":
-            data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-        else:
-            with Path(place).open("rb") as stream:
-                data = stream.read(FILE_BYTES_MAX + 1)
-    except PermissionError as exc:
-        raise denied(Path(place)) from exc
-    except OSError as exc:
-        raise UsageError(f"{place}: {exc.strerror}") from exc
-    if len(data) > FILE_BYTES_MAX:
-        raise UsageError(f"{place}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"{place}: not UTF-8 ({exc.reason} at byte {exc.start})") from exc
-
-
-def _parse(text: str, place: str) -> Plain:
-    import yaml  # 20 ms that only these commands pay
-
-    try:
-        # Every scalar as it stands: to YAML 1.1, 52:54:00:00:00:01 is a number to the base 60.
-        for event in yaml.parse(text, Loader=yaml.CBaseLoader):
-            # Aliases make a short text large, or endless.
-            if getattr(event, "anchor", None) is not None:
-                mark = event.start_mark
-                where = "" if mark is None else f"line {mark.line + 1} "
-                raise UsageError(f"{place}: {where}has an anchor or alias; write the value")
-        node = yaml.compose(text, Loader=yaml.CBaseLoader)
-        if node is None:
-            raise UsageError(f"{place}: it is empty")
-        _refuse_doubles(node, place)
-        return yaml.load(text, Loader=yaml.CBaseLoader)  # noqa: S506 - makes strings alone
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = "" if mark is None else f" in line {mark.line + 1}"
-        problem = getattr(exc, "problem", None) or exc
-        raise UsageError(f"{place}: no YAML{where}: {problem}") from exc
-    except RecursionError as exc:
-        raise UsageError(f"{place}: it nests too deep") from exc
-
-
-def _refuse_doubles(node: Plain, place: str) -> None:
-    """YAML lets the last of two equal keys win, which hides a rule."""
-    pending = [node]
-    while pending:
-        found = pending.pop()
-        if found.id == "mapping":
-            seen = set()
-            for key, value in found.value:
-                if key.value in seen:
-                    number = key.start_mark.line + 1
-                    raise UsageError(f"{place}: line {number} repeats the key {key.value!r:.60}")
-                seen.add(key.value)
-                pending.append(value)
-        elif found.id == "sequence":
-            pending += found.value
-
-
-def _plain(value: Plain, depth: int, key: str = "") -> Plain:
-    """What the records expect: texts, but for switches."""
-    if depth > _DEPTH_MAX:
-        raise UsageError("the document nests too deep")
-    if isinstance(value, dict):
-        return {name: _plain(item, depth + 1, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, depth + 1) for item in value]
-    return _SWITCHES.get(value, value) if key == "dhcp" else value
 
 
 def _count(number: int, noun: str) -> str:

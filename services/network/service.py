@@ -9,8 +9,9 @@ What becomes of the bridge, and of the component's health::
     failed     the kernel refused                          degraded, tried again with growing pauses
     removed    somebody keeps removing it                  degraded, left alone for a minute
 
-The segments (services/network/segments) have a part of their own; see there. It degrades the
-component while something else than the wanted segments is in force.
+The segments (services/network/segments) and the networks (services/network/networks) have parts of
+their own; see there. They degrade the component while something else than what is wanted is in
+force.
 
 Links are read in all of these. Any change of a link or address leads to reading everything anew
 and planning again. The bridge stays when the service stops: guests may use it.
@@ -36,8 +37,8 @@ from services.network.errors import (
     MissingCapabilityError,
     NetlinkFailedError,
 )
-from services.network.model import (
 from services.network.link_metrics import measure_links
+from services.network.model import (
     BridgeState,
     BridgeStatus,
     Link,
@@ -45,6 +46,8 @@ from services.network.link_metrics import measure_links
     NetworkStatus,
 )
 from services.network.netlink import LinkChanges, Netlink
+from services.network.serving.front import CALLS as SERVING_CALLS
+from services.network.serving.front import Serving
 from services.network.plan import (
     REPAIRS_MAX,
     REPAIRS_WINDOW_S,
@@ -56,6 +59,7 @@ from services.network.plan import (
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 if TYPE_CHECKING:
+    from services.network.networks.part import NetworksPart
     from services.network.segments.part import SegmentsPart
 
 # Starting one guest makes a handful of link events; one reading answers them all.
@@ -66,11 +70,12 @@ RETRY_INITIAL_S = 1.0
 RETRY_MAX_S = 60.0
 # A link takes some 300 bytes on the wire and a message holds 1 MiB.
 LINKS_LISTED_MAX = 2048
+_NETWORK_CALLS = ("networks.plan", "networks.apply", "networks.show")
 _SEGMENT_CALLS = ("segments.plan", "segments.apply", "segments.show", "segments.trace")
 
 
 class NetworkService(Service):
-    """``core/network``: calls ``network.links``, ``network.status`` and ``segments.…``."""
+    """``core/network``: calls ``network.links``, ``.status``, ``networks.…``, ``segments.…``."""
 
     async def init(self, context: ServiceContext) -> None:
         """Read the links, bring the bridge about as far as possible, and follow changes.
@@ -94,9 +99,19 @@ class NetworkService(Service):
         self._changes: LinkChanges | None = self._subscribe()
         self._segments: SegmentsPart | None = None
         self._segments_fault = ""
+        self._networks: NetworksPart | None = None
+        self._serving = Serving(
+            context,
+            self._settings,
+            links=lambda: self._links,
+            on_change=lambda: self._set_health(self._overall()),
+            spawn=self._spawn,
+        )
         self._opening = asyncio.Lock()
         await self._reconcile()
-        if self._settings.state_dir and self._has_segments():
+        if self._settings.state_dir and self._has_files("networks.*"):
+            await self._open_networks()
+        if self._settings.state_dir and self._has_files("segments.*"):
             try:
                 await self._open_segments()
             except NetlinkFailedError as exc:  # without CAP_NET_ADMIN, as the bridge
@@ -104,16 +119,18 @@ class NetworkService(Service):
                 self._set_health(self._overall())
         self._spawn(self._follow(), "follow-links")
         self._spawn(self._keep(), "keep-bridge")
+        self._spawn(measure_links(self._context, lambda: self._links), "measure-links")
 
     def calls(self) -> Mapping[str, CallHandler]:
         """The calls of this level."""
         own: dict[str, CallHandler] = {
             "network.links": self._call_links,
             "network.status": self._call_status,
-        self._spawn(measure_links(self._context, lambda: self._links), "measure-links")
         }
         if self._settings.state_dir:
             own |= {name: partial(self._call_segments, name) for name in _SEGMENT_CALLS}
+            own |= {name: partial(self._call_networks, name) for name in _NETWORK_CALLS}
+            own |= {name: partial(self._serving.call, name) for name in SERVING_CALLS}
         return own
 
     async def check(self) -> Health:
@@ -124,6 +141,9 @@ class NetworkService(Service):
             return Health(HealthState.UNHEALTHY, exc.message)
         if self._segments is not None:
             await self._segments.look()
+        if self._networks is not None:
+            await self._networks.look()
+        await self._serving.look()
         return self._overall()
 
     async def terminate(self) -> None:
@@ -136,6 +156,7 @@ class NetworkService(Service):
         self._netlink.close()
         if self._segments is not None:
             self._segments.close()
+        self._serving.close()
 
     async def _call_links(self, _request: Request) -> Plain:
         """Reply: {"links": [Link, …], "omitted": int}, by index."""
@@ -149,12 +170,12 @@ class NetworkService(Service):
         return to_wire(status)
 
     @property
-    def _segments_dir(self) -> Path:
+    def _state_dir(self) -> Path:
         return Path(self._settings.state_dir) / "network"
 
-    def _has_segments(self) -> bool:
+    def _has_files(self, pattern: str) -> bool:
         try:
-            return any(self._segments_dir.glob("segments.*"))
+            return any(self._state_dir.glob(pattern))
         except OSError:
             return True  # opening them says what is wrong
 
@@ -166,13 +187,43 @@ class NetworkService(Service):
         assert self._segments is not None, "it has just been opened"
         return await self._segments.calls()[name](request)
 
+    async def _call_networks(self, name: str, request: Request) -> Plain:
+        """A call of the networks' part, as ``_call_segments``."""
+        async with self._opening:
+            if self._networks is None:
+                await self._open_networks()
+        assert self._networks is not None, "it has just been opened"
+        if name != "networks.show":
+            await self._serving.check(self._networks.document_of(request))
+        reply = await self._networks.calls()[name](request)
+        if name == "networks.apply":
+            await self._serving.settled()
+        return reply
+
+    async def _open_networks(self) -> None:
+        # Imported here: a node without networks boots without it.
+        from services.network.networks.part import NetworksPart
+
+        self._networks = NetworksPart(
+            self._context,
+            self._state_dir,
+            node_id=self._settings.node_id,
+            on_change=self._networks_changed,
+        )
+        await self._networks.open()
+
+    def _networks_changed(self) -> None:
+        self._set_health(self._overall())
+        if self._networks is not None:
+            self._serving.want(self._networks.document)
+
     async def _open_segments(self) -> None:
         # Imported here: a node without segments boots without it.
         from services.network.segments.part import SegmentsPart
 
         self._segments = SegmentsPart(
             self._context,
-            self._segments_dir,
+            self._state_dir,
             links=lambda: self._links,
             on_change=lambda: self._set_health(self._overall()),
         )
@@ -181,10 +232,14 @@ class NetworkService(Service):
         self._spawn(self._segments.count(), "count-drops")
 
     def _overall(self) -> Health:
-        """The worse of the bridge's health and the segments', the bridge's first."""
+        """The worst of the bridge's health, the networks', what is served, and the segments'."""
         bridge = _health(self._bridge)
         if bridge is not HEALTHY:
             return bridge
+        if self._networks is not None and self._networks.health is not HEALTHY:
+            return self._networks.health
+        if self._serving.health is not HEALTHY:
+            return self._serving.health
         if self._segments is not None:
             return self._segments.health
         if self._segments_fault:
@@ -261,6 +316,9 @@ class NetworkService(Service):
             self._retry_later()
             bridge = self._named(BridgeState.FAILED, exc.message)
         self._publish(bridge)
+        if self._networks is not None:
+            await self._networks.look()
+        self._serving.poke()
 
     async def _bring_about(self, links: tuple[Link, ...]) -> BridgeStatus:
         steps = plan_bridge(self._settings, links)
@@ -314,12 +372,16 @@ class NetworkService(Service):
     def _measure(self, kind: MetricKind, name: str, value: float) -> None:
         self._context.measure(MetricSample(kind, name, value))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:  # Any: asyncio's own
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], name: str
+    ) -> asyncio.Task[None]:  # Any: asyncio's own
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._context.fail(error)
 

@@ -1,13 +1,15 @@
-"""novacronctl net: which packets may pass between guests."""
+"""novacronctl net: the networks of the node, and which packets may pass between guests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from services.ctl import output
+from services.ctl.commands.net_networks import NETWORK_COMMANDS
 from services.ctl.errors import UsageError
+from services.ctl.network_calls import ask_network, show_record
 from services.ctl.session import Session, examples, node_options
 
 if TYPE_CHECKING:
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from services.network.segments.model import SegmentDocument
     from services.network.segments.trace import TraceAnswer
 
-R = TypeVar("R")
-
-NETWORK = "core/network"
 # A change of a thousand interfaces on a busy machine, its check, and taking it back.
 _APPLY_TIMEOUT_S = 60.0
 
@@ -25,7 +24,11 @@ _APPLY_TIMEOUT_S = 60.0
 @click.group("net")
 @node_options
 def command() -> None:
-    """The networks of the node."""
+    """The networks of the node: what it has, and what may pass between guests."""
+
+
+for network_command in NETWORK_COMMANDS:
+    command.add_command(network_command)
 
 
 @command.group("segments")
@@ -53,9 +56,9 @@ def plan(session: Session, file: str, *, as_json: bool) -> None:
     from services.network.segments.plan import SegmentPlan
 
     body = {"document": _document(file)}
-    found = _ask(session, "segments.plan", body, SegmentPlan)
+    found = ask_network(session, "segments.plan", body, SegmentPlan)
     if as_json:
-        _show_json(found)
+        show_record(found)
         return
     from services.ctl.segments import render_plan
 
@@ -102,9 +105,11 @@ def apply(
     body: dict[str, Plain] = {"check": {"targets": list(targets), "timeout_s": within}}
     if file is not None:
         body["document"] = _document(file)
-    found = _ask(session, "segments.apply", body, Applied, timeout_s=_APPLY_TIMEOUT_S + 2 * within)
+    found = ask_network(
+        session, "segments.apply", body, Applied, timeout_s=_APPLY_TIMEOUT_S + 2 * within
+    )
     if as_json:
-        _show_json(found)
+        show_record(found)
         return
     from services.ctl.segments import render_applied
 
@@ -125,9 +130,9 @@ def show(session: Session, *, as_json: bool) -> None:
     """Show what is in force, and how many packets each interface had dropped."""
     from services.network.segments.messages import SegmentsView
 
-    found = _ask(session, "segments.show", {}, SegmentsView)
+    found = ask_network(session, "segments.show", {}, SegmentsView)
     if as_json:
-        _show_json(found)
+        show_record(found)
         return
     from services.ctl.segments import render_view
 
@@ -171,7 +176,7 @@ def trace_packet(
     """
     found = _trace(session, question) if file is None else _trace_file(file, question)
     if as_json:
-        _show_json(found)
+        show_record(found)
         return
     from services.ctl.segments import render_trace
 
@@ -181,7 +186,7 @@ def trace_packet(
 def _trace(session: Session, question: Plain) -> TraceAnswer:
     from services.network.segments.trace import TraceAnswer
 
-    return _ask(session, "segments.trace", {"question": question}, TraceAnswer)
+    return ask_network(session, "segments.trace", {"question": question}, TraceAnswer)
 
 
 def _trace_file(file: str, question: Plain) -> TraceAnswer:
@@ -203,28 +208,3 @@ def _document(file: str) -> Plain:
 
     found: SegmentDocument = read_document(file)
     return to_wire(found)
-
-
-def _ask(
-    session: Session, method: str, body: Plain, record: type[R], *, timeout_s: float = 20.0
-) -> R:
-    """Call the network service.
-
-    Raises:
-        UsageError: it says that the request means nothing.
-        CtlError: its answer is not understood.
-    """
-    from protocol.errors import RemoteCallError, RemoteProtocolError
-
-    try:
-        return session.ask(record, NETWORK, method, body, timeout_s=timeout_s)
-    except RemoteCallError as exc:
-        if exc.remote_code == RemoteProtocolError.code:
-            raise UsageError(str(exc)) from exc
-        raise
-
-
-def _show_json(found: object) -> None:
-    from services.ctl.schema import to_json
-
-    output.show_json(to_json(found), indent=2)

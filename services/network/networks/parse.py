@@ -26,12 +26,7 @@ def parse_networks(text: str, place: str) -> NetworksDocument:
         NetworksDocumentError: it is no YAML, not valid, or there are several; the message says
             the line, the key's path, and what is expected.
     """
-    found = FORMAT.read(text, place)
-    if len(found) > 1:
-        raise NetworksDocumentError(
-            f"{place}: it holds {len(found)} documents; list all networks in one", place=place
-        )
-    return found[0]
+    return FORMAT.read_one(text, place)
 
 
 def render_networks(document: NetworksDocument) -> str:

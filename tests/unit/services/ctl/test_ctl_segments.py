@@ -54,7 +54,7 @@ def test_ports_may_be_written_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is empty"),
+        ("", "it holds no document"),
         ("interfaces: [", "no YAML in line"),
         ("a: 1\na: 2\n", "line 2 repeats the key 'a'"),
         ("interfaces:\n- {name: a, name: b}\n", "line 2 repeats the key 'name'"),
