@@ -46,8 +46,6 @@ from services.network.model import (
     NetworkStatus,
 )
 from services.network.netlink import LinkChanges, Netlink
-from services.network.serving.front import CALLS as SERVING_CALLS
-from services.network.serving.front import Serving
 from services.network.plan import (
     REPAIRS_MAX,
     REPAIRS_WINDOW_S,
@@ -56,6 +54,8 @@ from services.network.plan import (
     may_repair,
     plan_bridge,
 )
+from services.network.serving.front import CALLS as SERVING_CALLS
+from services.network.serving.front import Serving
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class NetworkService(Service):
                 await self._open_networks()
         assert self._networks is not None, "it has just been opened"
         if name != "networks.show":
-            await self._serving.check(self._networks.document_of(request))
+            await self._serving.check(request)
         reply = await self._networks.calls()[name](request)
         if name == "networks.apply":
             await self._serving.settled()

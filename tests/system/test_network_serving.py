@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protocol.messages.health import HealthState
-from services.network.serving.configs import Configs
+from services.network.serving import configs
 from services.network.serving.errors import DnsmasqConfigError
 from services.network.serving.model import Dns, Mode, Reservation
 from services.network.serving.place import account
@@ -204,7 +204,6 @@ def test_a_configuration_that_dnsmasq_refuses_is_never_used() -> None:
     async def scenario() -> None:
         with machines() as (guest, _world):
             async with host() as node:
-                configs = Configs(node.state_dir)
                 with pytest.raises(DnsmasqConfigError, match=r"network lan: .*line 1 of its file"):
                     await configs.test({"lan": "nonsense=1\n"})
                 await node.serve(network())

@@ -39,24 +39,6 @@ class Configs:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    async def test(self, texts: Mapping[str, str]) -> None:
-        """Have dnsmasq read texts as it would, in files that nobody uses.
-
-        Raises:
-            DnsmasqMissingError: there is no dnsmasq.
-            DnsmasqConfigError: it refuses one; the message names the network and the line.
-            ServingStateError: there is no room for a file.
-        """
-        program = place.program()
-        try:
-            with tempfile.TemporaryDirectory(prefix="novacron-dnsmasq-") as directory:
-                for network, text in texts.items():
-                    draft = Path(directory, f"{network}.conf")
-                    draft.write_text(text, encoding="utf-8")  # noqa: ASYNC240 - a few KiB
-                    await self._test(program, network, draft)
-        except OSError as exc:
-            raise ServingStateError(f"can't try a configuration: {exc.strerror}") from exc
-
     def publish(self, network: str, text: str) -> None:
         """Put a tested text in place.
 
@@ -110,34 +92,54 @@ class Configs:
     def _base(self) -> Path:
         return place.base(self._state_dir)
 
-    async def _test(self, program: str, network: str, draft: Path) -> None:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            "--test",
-            *place.arguments(draft, draft.with_suffix(".leases")),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={"LC_ALL": "C", "PATH": place.PATH},
+
+async def test(texts: Mapping[str, str]) -> None:
+    """Have dnsmasq read texts as it would, in files that nobody uses.
+
+    Raises:
+        DnsmasqMissingError: there is no dnsmasq.
+        DnsmasqConfigError: it refuses one; the message names the network and the line.
+        ServingStateError: there is no room for a file.
+    """
+    program = place.program()
+    try:
+        with tempfile.TemporaryDirectory(prefix="novacron-dnsmasq-") as directory:
+            for network, text in texts.items():
+                draft = Path(directory, f"{network}.conf")
+                draft.write_text(text, encoding="utf-8")  # noqa: ASYNC240 - a few KiB
+                await _test(program, network, draft)
+    except OSError as exc:
+        raise ServingStateError(f"can't try a configuration: {exc.strerror}") from exc
+
+
+async def _test(program: str, network: str, draft: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "--test",
+        *place.arguments(draft, draft.with_suffix(".leases")),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={"LC_ALL": "C", "PATH": place.PATH},
+    )
+    try:
+        async with asyncio.timeout(_TEST_DEADLINE_S):
+            _, error = await process.communicate()
+    except TimeoutError:
+        raise DnsmasqConfigError(
+            f"network {network}: dnsmasq did not read its configuration within "
+            f"{_TEST_DEADLINE_S:g} s",
+            network=network,
+        ) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        said = error.decode(errors="replace").strip().replace(str(draft), "its file")
+        raise DnsmasqConfigError(
+            f"network {network}: dnsmasq refuses the configuration: "
+            f"{said.removeprefix('dnsmasq: ')[:_MESSAGE_LETTERS]}",
+            network=network,
         )
-        try:
-            async with asyncio.timeout(_TEST_DEADLINE_S):
-                _, error = await process.communicate()
-        except TimeoutError:
-            raise DnsmasqConfigError(
-                f"network {network}: dnsmasq did not read its configuration within "
-                f"{_TEST_DEADLINE_S:g} s",
-                network=network,
-            ) from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            said = error.decode(errors="replace").strip().replace(str(draft), "its file")
-            raise DnsmasqConfigError(
-                f"network {network}: dnsmasq refuses the configuration: "
-                f"{said.removeprefix('dnsmasq: ')[:_MESSAGE_LETTERS]}",
-                network=network,
-            )

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 
 from protocol.errors import NovacronError
@@ -27,7 +26,15 @@ from protocol.records import Plain, from_wire, to_wire
 from services.network.model import Link
 from services.network.segments.changes import TableChanges
 from services.network.segments.nft import Nft
-from services.network.serving import dnsmasq, forwarding, leases, place, rules, switches
+from services.network.serving import (
+    configs,
+    dnsmasq,
+    forwarding,
+    leases,
+    place,
+    rules,
+    switches,
+)
 from services.network.serving.children import Processes
 from services.network.serving.configs import Configs
 from services.network.serving.errors import DnsmasqConfigError, UnknownNetworkError
@@ -112,24 +119,8 @@ class ServingPart:
             for network in self._networks
         )
 
-    async def check(self, networks: tuple[ServedNetwork, ...]) -> None:
-        """Have dnsmasq read what it would be told; changes nothing.
-
-        Raises:
-            DnsmasqMissingError, NftMissingError: a program is missing.
-            DnsmasqConfigError: dnsmasq refuses a configuration; the message names the network.
-        """
-        if networks:
-            self._nft.find()
-        if texts := self._texts(networks):
-            await self._configs.test(texts)
-
     async def serve(self, networks: tuple[ServedNetwork, ...]) -> None:
-        """Bring the host to what the networks need; what fails shows in ``health``.
-
-        Raises:
-            DnsmasqConfigError: dnsmasq refuses a configuration; nothing was changed.
-        """
+        """Bring the host to what the networks need; what fails shows in ``health``."""
         async with self._lock:
             try:
                 await self._serve(networks)
@@ -180,9 +171,8 @@ class ServingPart:
     # -- one after another, under the lock ------------------------------------------------------
 
     async def _serve(self, networks: tuple[ServedNetwork, ...]) -> None:
-        texts = self._texts(networks)
-        await self._test(texts)
         self._networks, self._faults, self._drift = networks, {}, ""
+        texts = self._texts()
         await self._note("forwarding", self._note_switches)
         if networks:
             await self._note("rules", self._put_rules)
@@ -190,22 +180,19 @@ class ServingPart:
         for network in networks:
             if (text := texts.get(network.name)) is not None:
                 await self._run(network, text)
-        await self._note("dnsmasq", partial(self._drop_others, frozenset(texts)))
+        await self._note("dnsmasq", self._drop_others)
         await self._note("forwarding", self._close_doors)
         if not networks or self._in_force != (networks, self._doors()):
             await self._note("rules", self._put_rules)
         if not networks and not self._faults:
             self._configs.remove_all()
 
-    async def _test(self, texts: Mapping[str, str]) -> None:
-        changed = {name: text for name, text in texts.items() if text != self._configs.read(name)}
-        if changed:
-            await self._configs.test(changed)
-
     async def _look(self) -> None:
-        self._faults = {}
         if not self._networks:
+            if place.base(self._state_dir).exists():
+                await self._serve(())  # something could not be taken away
             return
+        self._faults = {}
         if self._changes.has_changed():
             await self._note("rules", self._verify_rules)
         if self._drift:
@@ -220,7 +207,8 @@ class ServingPart:
         await self._note("dnsmasq", self._look_at_children)
 
     async def _look_at_children(self) -> None:
-        texts = self._texts(self._networks)
+        texts = self._texts()
+        await self._drop_others()
         states = await self._children.states()
         for network in self._networks:
             text = texts.get(network.name)
@@ -239,6 +227,7 @@ class ServingPart:
         name, mark = network.name, self._mark(network, text)
         try:
             if text != self._configs.read(name):
+                await configs.test({name: text})
                 self._configs.publish(name, text)
             elif self._configs.read_started(name) == mark and await self._is_kept(name):
                 return
@@ -253,10 +242,9 @@ class ServingPart:
         """Whether it runs, or its supervisor tries it again."""
         return name in await self._children.states()
 
-    async def _drop_others(self, wanted: frozenset[str]) -> None:
-        known = set(self._configs.names())
-        if known or wanted:
-            known |= set(await self._children.states())
+    async def _drop_others(self) -> None:
+        wanted = {network.name for network in self._networks if network.needs_dnsmasq}
+        known = {*self._configs.names(), *await self._children.states()}
         for name in sorted(known - wanted):
             try:
                 await self._children.stop(name)
@@ -324,17 +312,14 @@ class ServingPart:
             uplinks=switches.read_uplinks(),
         )
 
-    def _texts(self, networks: Iterable[ServedNetwork]) -> dict[str, str]:
-        mtus = {link.name: link.mtu for link in self._links()}
+    def _texts(self) -> dict[str, str]:
         found = {}
-        for network in networks:
+        for network in self._networks:
             if network.needs_dnsmasq:
                 try:
-                    found[network.name] = dnsmasq.render(network, mtu=mtus.get(network.link))
-                except ValueError as exc:
-                    raise DnsmasqConfigError(
-                        f"network {network.name}: {exc}", network=network.name
-                    ) from exc
+                    found[network.name] = _text(network, self._links())
+                except DnsmasqConfigError as exc:
+                    self._faults[network.name] = exc.message
         return found
 
     def _mark(self, network: ServedNetwork, text: str) -> str:
@@ -388,3 +373,37 @@ class ServingPart:
         ]
         listed = tuple(found[:LEASES_LISTED_MAX])
         return to_wire(LeasesView(leases=listed, omitted=len(found) - len(listed)))
+
+
+async def check(networks: Iterable[ServedNetwork], links: Iterable[Link]) -> None:
+    """Have dnsmasq read what it would be told of networks; changes nothing.
+
+    Raises:
+        DnsmasqMissingError, NftMissingError: a program is missing.
+        DnsmasqConfigError: dnsmasq refuses a configuration; the message names the network.
+    """
+    Nft().find()
+    links = tuple(links)
+    texts = {item.name: _text(item, links) for item in networks if item.needs_dnsmasq}
+    if texts:
+        await configs.test(texts)
+
+
+def no_leases(request: Request) -> LeasesView:
+    """The answer of a node that serves nothing.
+
+    Raises:
+        UnknownNetworkError: it is asked about a network.
+    """
+    wanted = from_wire(LeasesRequest, request.body)
+    if wanted.network:
+        raise UnknownNetworkError(f"no network {wanted.network!r:.60} gives out addresses here")
+    return LeasesView()
+
+
+def _text(network: ServedNetwork, links: Iterable[Link]) -> str:
+    mtus = {link.name: link.mtu for link in links}
+    try:
+        return dnsmasq.render(network, mtu=mtus.get(network.link))
+    except ValueError as exc:
+        raise DnsmasqConfigError(f"network {network.name}: {exc}", network=network.name) from exc

@@ -16,7 +16,7 @@ from pathlib import Path
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
 from services.network.serving.errors import ForwardingError, ServingStateError
-from services.network.serving.forwarding import ALL6, ON, Opened, switch, to_restore
+from services.network.serving.forwarding import ALL4, ALL6, ON, Opened, switch, to_restore
 
 _NET = Path("/proc/sys/net")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -77,6 +77,8 @@ class Switches:
     def put_back(self, needed: Iterable[str]) -> None:
         """Put back what nobody needs any more; errors as in ``note`` and ``turn_on``."""
         keep = set(needed)
+        if _read(_NET / ALL4) == ON:  # somebody wants it between all links
+            keep |= {place for place in self.opened.previous if place.startswith("ipv4/")}
         now = {place: _read(_NET / place) for place in self.opened.previous}
         for place, value in to_restore(self.opened, keep, now).items():
             _set(place, value)
