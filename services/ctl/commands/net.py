@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from services.ctl import output
+from services.ctl.commands.net_leases import leases
 from services.ctl.commands.net_networks import NETWORK_COMMANDS
 from services.ctl.errors import UsageError
 from services.ctl.network_calls import ask_network, show_record
@@ -27,7 +28,7 @@ def command() -> None:
     """The networks of the node: what it has, and what may pass between guests."""
 
 
-for network_command in NETWORK_COMMANDS:
+for network_command in (*NETWORK_COMMANDS, leases):
     command.add_command(network_command)
 
 

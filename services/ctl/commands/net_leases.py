@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
 import click
 
 from services.ctl import output
+from services.ctl.network_calls import ask_network, show_record
 from services.ctl.session import Session, examples, node_options
-
-if TYPE_CHECKING:
-    from services.network.serving.messages import LeasesView
-
-_NETWORK = "core/network"
 
 
 @click.command(
@@ -27,21 +20,16 @@ _NETWORK = "core/network"
 @click.argument("network", metavar="[NETWORK]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the leases as JSON.")
 @click.pass_obj
-def command(session: Session, network: str | None, *, as_json: bool) -> None:
+def leases(session: Session, network: str | None, *, as_json: bool) -> None:
     """Show the addresses that the node has given to machines, of NETWORK or of all networks."""
     from services.network.serving.messages import LeasesView
 
-    body = {"network": network or ""}
-    found = session.ask(LeasesView, _NETWORK, "networks.leases", body)
+    found = ask_network(session, "networks.leases", {"network": network or ""}, LeasesView)
     if as_json:
-        from services.ctl.schema import to_json
-
-        output.show_json(to_json(found), indent=2)
+        show_record(found)
         return
-    _show(found, time.time())
+    import time
 
-
-def _show(found: LeasesView, now_s: float) -> None:
     from services.ctl.leases import render_leases
 
-    output.show(render_leases(found, now_s=now_s, width=output.width()))
+    output.show(render_leases(found, now_s=time.time(), width=output.width()))
