@@ -1,8 +1,8 @@
 """Many rows in one statement: each column is one parameter, an array that ``unnest`` takes apart.
 
-psycopg's ``executemany`` sends a statement per row in libpq's pipeline mode, and one of them that
-the server refuses may leave both sides waiting for each other. One statement is one round trip, is
-carried out or refused as a whole, and takes a third of the time.
+psycopg's ``executemany`` sends a statement per row in libpq's pipeline mode, and when a deadline
+or a stop cancels it there, both sides may wait for each other. One statement is one round trip, is
+carried out or refused as a whole, and ends when it is told to.
 """
 
 from __future__ import annotations

@@ -243,6 +243,29 @@ def test_waiting_samples_are_bounded(postgres_database: PostgresDatabase) -> Non
     run(scenario)
 
 
+def test_a_write_ends_when_it_is_cancelled(postgres_database: PostgresDatabase) -> None:
+    """At whatever point of its way, also where the server refuses it, and the next one works."""
+
+    async def scenario() -> None:
+        settings = from_wire(PostgresSettings, settings_of(postgres_database)["postgres"])
+        store = SampleStore(settings, node_id="n", timeout_s=5.0)
+        samples = [sample_at(1.0), sample_at(2.0)]
+        for round_ in range(300):
+            writing = asyncio.create_task(store.write(samples))
+            await asyncio.sleep(round_ % 20 * 100e-6)
+            writing.cancel()
+            await asyncio.wait((writing,), timeout=DEADLINE_S)
+            assert writing.done()
+            assert writing.cancelled() or isinstance(writing.exception(), StoreUnavailableError)
+        await migrate(postgres_database)
+        await store.write(samples)
+        await store.close()
+
+    run(scenario)
+
+    assert rows(postgres_database, "SELECT count(*) FROM workload_samples") == [(2,)]
+
+
 def test_refused_connection_degrades(postgres_database: PostgresDatabase) -> None:
     """A wrong password, critical for the database component, only degrades this one."""
     locked = postgres_database.as_user("locked")
