@@ -41,7 +41,7 @@ def attach(draft: Draft) -> None:
 
 
 def add_addresses(draft: Draft) -> None:
-    """Addresses that a bridge lacks, or loses with another one of their network."""
+    """Addresses that a bridge lacks."""
     taken = [
         (ipaddress.ip_interface(text), seen.name)
         for seen in draft.seen.links
@@ -49,15 +49,12 @@ def add_addresses(draft: Draft) -> None:
         for text in own_addresses(seen)
         if (seen.name, text) not in draft.removed
     ]
-    lost = [(name, ipaddress.ip_interface(text).network) for name, text in sorted(draft.removed)]
     for link in draft.links.values():
         found = draft.standing(link.name)
         present = () if found is None else found.link.addresses
         for text in link.addresses:
             interface = ipaddress.ip_interface(text)
-            # The kernel takes the others of a network along with its first address.
-            is_lost = (link.name, interface.network) in lost
-            if text in present and not is_lost:
+            if text in present:
                 continue
             other = next(
                 (
@@ -77,8 +74,7 @@ def add_addresses(draft: Draft) -> None:
                 )
                 continue
             step = _of(link, StepKind.ADD_ADDRESS, found, address=text)
-            back = Step(kind=StepKind.REMOVE_ADDRESS, link=link.name, address=text)
-            draft.add(step, *(() if text in present else (back,)))
+            draft.add(step, Step(kind=StepKind.REMOVE_ADDRESS, link=link.name, address=text))
 
 
 def set_remotes(draft: Draft) -> None:

@@ -7,6 +7,8 @@ them. Undone in the opposite order, a bridge is there before what was attached t
 
 from __future__ import annotations
 
+import ipaddress
+
 from services.network.networks.draft import Draft, names, own_addresses
 from services.network.networks.observed import SeenLink, canonical_interface
 from services.network.networks.resolve import WantedLink
@@ -46,9 +48,21 @@ def remove_addresses(draft: Draft) -> None:
             continue
         for text in addresses:
             draft.removed.add((seen.name, text))
-            step = _step(StepKind.REMOVE_ADDRESS, draft, seen, address=text)
+        for text in addresses:
+            # An IPv4 network's first address takes the others along, as a sysctl wants it.
+            others = [
+                other
+                for other in own_addresses(seen)
+                if other not in addresses and _is_one_network(other, text)
+            ]
             # Found by its name again: the link may have been made anew until then.
-            draft.add(step, Step(kind=StepKind.ADD_ADDRESS, link=seen.name, address=text))
+            back = [
+                Step(kind=StepKind.ADD_ADDRESS, link=seen.name, address=address)
+                for address in (text, *others)
+            ]
+            draft.add(_step(StepKind.REMOVE_ADDRESS, draft, seen, address=text), *back)
+            for other in others:
+                draft.add(_step(StepKind.ADD_ADDRESS, draft, seen, address=other))
 
 
 def delete_carried(draft: Draft) -> None:
@@ -93,6 +107,10 @@ def is_same(wanted: WantedLink, draft: Draft, seen: SeenLink) -> bool:
             found.carrier_index,
         ) == (wanted.number, wanted.local, wanted.group, wanted.port, carrier_index)
     return True
+
+
+def _is_one_network(one: str, other: str) -> bool:
+    return ipaddress.ip_interface(one).network == ipaddress.ip_interface(other).network
 
 
 def _stays(draft: Draft, seen: SeenLink) -> bool:

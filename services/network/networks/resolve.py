@@ -187,32 +187,33 @@ class _Resolver:
         self.pending.add(network.bridge)
         room = self._room(network)
         self.pending.discard(network.bridge)
-        mtu = network.mtu if network.mtu is not None else min(room.values(), default=MTU_DEFAULT)
+        there = self.seen.by_name.get(network.bridge)
+        mtu = min((value for value in room.values() if value is not None), default=MTU_DEFAULT)
+        if network.mtu is not None:
+            mtu = network.mtu
+        elif None in room.values() and there is not None:
+            mtu = there.link.mtu  # what is not known is not changed
         self.mtus[network.bridge] = mtu
         for port in network.ports:
-            if room.get(port, mtu) < mtu:
+            if (room[port] or mtu) < mtu:
                 self.warnings.append(
                     f"network {network.name}: MTU {mtu} is more than {room[port]} of its port "
                     f"{port}, which drops larger packets"
                 )
         return mtu
 
-    def _room(self, network: Network) -> dict[str, int]:
-        """The largest MTU of the links that are, or will be, attached; by name."""
-        found: dict[str, int] = {}
+    def _room(self, network: Network) -> dict[str, int | None]:
+        """The largest MTU of each link that is to be attached; None for one not known."""
+        found: dict[str, int | None] = {}
         for port in network.ports:
             seen = self.seen.by_name.get(port)
-            if seen is not None:
-                found[port] = seen.link.mtu
+            found[port] = None if seen is None else seen.link.mtu
         for vlan in network.vlans:
-            mtu = self._mtu_of(vlan.link)
-            if mtu is not None:
-                found[vlan.link_name] = mtu
+            found[vlan.link_name] = self._mtu_of(vlan.link)
         for vxlan in network.vxlans:
             carrier = vxlan.link or self._carrier_of(vxlan.local)
             mtu = None if carrier is None else self._mtu_of(carrier)
-            if mtu is not None:
-                found[vxlan.link_name] = mtu - vxlan.overhead_bytes
+            found[vxlan.link_name] = None if mtu is None else mtu - vxlan.overhead_bytes
         return found
 
     def _mtu_of(self, name: str) -> int | None:

@@ -162,9 +162,17 @@ def _set_up(_host: Host, found: HostLink, step: Step) -> bool:
     return _change(found, alias=step.alias, mtu=step.mtu, is_up=True)
 
 
+def _lower(host: Host, found: HostLink, _step: Step) -> bool:
+    return _is_free(host, found) and _change(found, is_up=False)
+
+
+def _is_free(host: Host, found: HostLink) -> bool:
+    """Tell whether nobody else has taken a link for a port."""
+    return not found.master or host.is_ours(found.master)
+
+
 def _attach(host: Host, found: HostLink, step: Step) -> bool:
-    is_free = not found.master or host.is_ours(found.master)
-    if not is_free or not host.index_of(step.bridge):
+    if not _is_free(host, found) or not host.index_of(step.bridge):
         return False
     if found.master == step.bridge and found.link.is_up:
         return False
@@ -216,7 +224,7 @@ _APPLY: dict[StepKind, Callable[[Host, HostLink, Step], bool]] = {
     StepKind.MARK: lambda _, found, step: _change(found, alias=step.alias),
     StepKind.SET_MTU: lambda _, found, step: _change(found, mtu=step.mtu),
     StepKind.RAISE: lambda _, found, _step: _change(found, is_up=True),
-    StepKind.LOWER: lambda _, found, _step: _change(found, is_up=False),
+    StepKind.LOWER: _lower,
     StepKind.STP_OFF: lambda _, found, _step: _set_stp(found, to=False),
     StepKind.STP_ON: lambda _, found, _step: _set_stp(found, to=True),
     StepKind.ATTACH: _attach,
