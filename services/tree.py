@@ -352,6 +352,8 @@ class _Builder:
                     str(self._place.state_dir / "images"),
                     *(str(path) for path in self._config.vm.image_dirs),
                 ],
+                "lease_ttl_s": self._config.vm.lease_ttl,
+                "fenced_guests": self._config.vm.fenced_guests.value,
                 "migration": self._migration_settings(),
                 "node_id": self._config.platform.node_id,
                 "state_dir": str(self._place.state_dir),

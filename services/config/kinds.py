@@ -125,6 +125,14 @@ class ConsensusAlgorithm(enum.Enum):
     BYZANTINE = "byzantine"
 
 
+class FencedGuests(enum.Enum):
+    """What is done to a machine that another node has taken over while it ran here."""
+
+    PAUSE = "pause"
+    DESTROY = "destroy"
+    REPORT = "report"
+
+
 class EncryptionAlgorithm(enum.Enum):
     """How data at rest and chunks in flight are sealed."""
 
@@ -208,6 +216,12 @@ def _libvirt_uri(text: str) -> str:
     return text
 
 
+def _migration_uri(text: str) -> str:
+    if "{host}" not in text or _LIBVIRT_URI.fullmatch(text.replace("{host}", "node-2")) is None:
+        raise ValueError("no URI of another node")
+    return text
+
+
 def _label(text: str) -> str:
     if not 1 <= len(text) <= 64 or not text.isprintable() or text != text.strip():
         raise ValueError("no name")
@@ -216,12 +230,6 @@ def _label(text: str) -> str:
 
 def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     if len(set(values)) != len(values):
-def _migration_uri(text: str) -> str:
-    if "{host}" not in text or _LIBVIRT_URI.fullmatch(text.replace("{host}", "node-2")) is None:
-        raise ValueError("no URI of another node")
-    return text
-
-
         raise ValueError("a value stands twice")
     return values
 
@@ -271,14 +279,6 @@ InterfaceAddress = Annotated[
 LibvirtUri = Annotated[
     str, AfterValidator(_libvirt_uri), Expected("a libvirt URI such as qemu:///system")
 ]
-PlatformName = Annotated[str, AfterValidator(_label), Expected("1 to 64 printable characters")]
-Version = Annotated[
-    str,
-    Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}(-[0-9A-Za-z.-]{1,32})?$"),
-    Expected("a version such as 1.0.0"),
-]
-NodeId = Annotated[
-    str,
 MigrationUri = Annotated[
     str,
     AfterValidator(_migration_uri),
@@ -292,6 +292,14 @@ NodeAddress = Annotated[
     ),
     Expected("node=address, such as node-002=10.0.0.2"),
 ]
+PlatformName = Annotated[str, AfterValidator(_label), Expected("1 to 64 printable characters")]
+Version = Annotated[
+    str,
+    Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}(-[0-9A-Za-z.-]{1,32})?$"),
+    Expected("a version such as 1.0.0"),
+]
+NodeId = Annotated[
+    str,
     Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"),
     Expected("1 to 63 letters, digits, . _ or -, such as node-001"),
 ]

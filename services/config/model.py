@@ -23,6 +23,7 @@ from services.config.kinds import (
     Duration,
     EncryptionAlgorithm,
     EnvironmentName,
+    FencedGuests,
     File,
     Host,
     InterfaceAddress,
@@ -365,6 +366,16 @@ class Vm(Section):
         default=(Path("/var/lib/libvirt/images"),),
         max_length=16,
         description="Where images may be, beside <dataDir>/images.",
+    )
+    lease_ttl: Duration = Field(
+        default=60.0,
+        ge=10,
+        le=3600,
+        description="How long a node that is not heard of counts as running its machines.",
+    )
+    fenced_guests: FencedGuests = Field(
+        default=FencedGuests.PAUSE,
+        description="What is done to a machine that another node has taken over while it ran here.",
     )
     migration: Migration = Migration()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from protocol.records import Plain
 from services.vm.autostart.model import AutostartRecord
-from services.vm.leases.model import FenceAction
+from services.vm.leases.model import LEASE_TTL_S, FenceAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,13 @@ class VmSettings:
         retry_initial_s, retry_max_s: pauses between attempts to connect, doubling. libvirtd comes
             back within two seconds of a crash, and an attempt costs under a millisecond.
         image_dirs: the directories that guests' files may be in: images, seeds, saved memory.
+        lease_ttl_s: how long the right to run a machine lasts without being renewed.
+        fenced_guests: what is done to a machine that runs here and was taken over by another node.
         migration: wire form of services.vm.migration.routes.MigrationSettings.
         statistics_interval_s: between two readings of what machines use.
         autostart_enabled, autostart_parallel, autostart_delay_s, autostart_retry_s: how machines
             start with the host; see services.vm.autostart.part.
         boot_id_file: where the kernel tells which boot of the host this is.
-        fenced_guests: what is done to a machine that runs here and was taken over by another node.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -46,21 +47,18 @@ class VmSettings:
     retry_initial_s: float = 0.2
     retry_max_s: float = 5.0
     node_id: str = ""
+    state_dir: str = ""
+    postgres: Plain = None
+    image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
+    lease_ttl_s: float = LEASE_TTL_S
+    fenced_guests: FenceAction = FenceAction.PAUSE
+    migration: Plain = None
     statistics_interval_s: float = 10.0
     autostart_enabled: bool = True
     autostart_parallel: int = 2
     autostart_delay_s: float = 1.0
     autostart_retry_s: float = 15.0
     boot_id_file: str = "/proc/sys/kernel/random/boot_id"
-    state_dir: str = ""
-    postgres: Plain = None
-    image_dirs: tuple[str, ...] = ("/var/lib/libvirt/images", "/var/lib/novacron/images")
-    migration: Plain = None
-        if not (self.statistics_interval_s > 0 and self.autostart_retry_s > 0):
-            raise ValueError("statistics_interval_s and autostart_retry_s must be more than 0")
-        if self.autostart_parallel < 1 or not self.autostart_delay_s >= 0:
-            raise ValueError("autostart_parallel must be at least 1, autostart_delay_s at least 0")
-    fenced_guests: FenceAction = FenceAction.PAUSE
 
     def __post_init__(self) -> None:
         if "://" not in self.libvirt_uri:
@@ -71,6 +69,12 @@ class VmSettings:
             raise ValueError("connect_timeout_s and call_timeout_s must be more than 0")
         if self.keepalive_interval_s < 1 or self.keepalive_count < 1:
             raise ValueError("keepalive_interval_s and keepalive_count must be at least 1")
+        if not self.lease_ttl_s > 0:
+            raise ValueError("lease_ttl_s must be more than 0")
+        if not (self.statistics_interval_s > 0 and self.autostart_retry_s > 0):
+            raise ValueError("statistics_interval_s and autostart_retry_s must be more than 0")
+        if self.autostart_parallel < 1 or not self.autostart_delay_s >= 0:
+            raise ValueError("autostart_parallel must be at least 1, autostart_delay_s at least 0")
         if not 0 < self.retry_initial_s <= self.retry_max_s:
             raise ValueError("retry_initial_s must be more than 0 and at most retry_max_s")
         if self.postgres is not None and not (self.node_id and self.state_dir.startswith("/")):
@@ -173,11 +177,11 @@ class VmStatus:
         domains: number of domains by state, as last known.
         disk_lock: libvirt's own lock on disks, such as ``lockd``; "" for none that is known of.
         connections: connections made since the service started; the first one included.
+        autostart: what became of the machines that start with the host; None while unknown.
     """
 
     libvirt_uri: str
     is_connected: bool
-        autostart: what became of the machines that start with the host; None while unknown.
     reason: str = ""
     hypervisor: str = ""
     libvirt_version: str = ""

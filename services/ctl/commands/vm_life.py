@@ -28,19 +28,29 @@ _seconds = click.FloatRange(min=0, max=3600)
 
 @click.command(
     "start",
-    epilog=examples("novacronctl vm start web1", "novacronctl vm start --fresh web1"),
+    epilog=examples(
+        "novacronctl vm start web1",
+        "novacronctl vm start --fresh web1",
+        "novacronctl vm start --takeover web1      (the host that had it is off)",
+    ),
 )
 @node_options
 @click.argument("name")
 @click.option("--paused", is_flag=True, help="Hold it before its first instruction.")
 @click.option("--fresh", is_flag=True, help="Forget its saved state and boot.")
+@click.option(
+    "--takeover",
+    is_flag=True,
+    help="You have made sure that the host that had it is off, and its lease has expired.",
+)
 @order_options
 @click.pass_obj
-def start(
-    session: Session, name: str, *, paused: bool, fresh: bool, is_waiting: bool, as_json: bool
-) -> None:
-    """Start the guest NAME, from its saved state where it has one."""
-    body: dict[str, Plain] = {"domain": name, "paused": paused, "fresh": fresh}
+def start(session: Session, /, name: str, *, is_waiting: bool, as_json: bool, **how: bool) -> None:
+    """Start the guest NAME, from its saved state where it has one.
+
+    A guest that another node has, or had when it was last heard of, is refused.
+    """
+    body: dict[str, Plain] = {"domain": name, **how}
     give_order(session, "vm.start", body, is_waiting=is_waiting, as_json=as_json)
 
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import click
 
 _LIFE = "services.ctl.commands.vm_life"
+_LEASES = "services.ctl.commands.vm_leases"
 _TOP = "services.ctl.commands.vm_top"
 _DEVICE = "services.ctl.commands.vm_device"
 ORDERS: Mapping[str, tuple[str, str]] = {
-    "start": (_LIFE, "start"),
     "status": (_TOP, "status"),
     "top": (_TOP, "top"),
+    "start": (_LIFE, "start"),
     "stop": (_LIFE, "stop"),
     "reboot": (_LIFE, "reboot"),
     "pause": (_LIFE, "pause"),
@@ -21,15 +22,17 @@ ORDERS: Mapping[str, tuple[str, str]] = {
     "save": (_LIFE, "save"),
     "restore": (_LIFE, "restore"),
     "autostart": (_LIFE, "autostart"),
+    "migrate": ("services.ctl.commands.vm_migrate", "migrate"),
+    "migration": ("services.ctl.commands.vm_migrate", "migration"),
     "screenshot": (_LIFE, "screenshot"),
     "console": ("services.ctl.commands.vm_console", "console"),
     "resize": (_DEVICE, "resize"),
     "attach": (_DEVICE, "attach"),
-    "migrate": ("services.ctl.commands.vm_migrate", "migrate"),
-    "migration": ("services.ctl.commands.vm_migrate", "migration"),
     "detach": (_DEVICE, "detach"),
     "snapshot": ("services.ctl.commands.vm_snapshot", "snapshot"),
     "image": ("services.ctl.commands.vm_image", "image"),
+    "leases": (_LEASES, "leases"),
+    "assign": (_LEASES, "assign"),
     "operations": (_LIFE, "operations"),
     "cancel": (_LIFE, "cancel"),
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-# A node that is not heard of for so long may be gone; renewed three times in that time.
+# A node that is not heard of for so long may be gone.
 LEASE_TTL_S = 60.0
-RENEW_PERIOD_S = 20.0
+# How often it is renewed in that time.
+RENEWALS = 3
 # Leases in one reply; some 400 bytes each with their disks.
 LEASES_LISTED_MAX = 1024
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protocol.records import Plain, from_wire, to_wire
+from services.vm.leases.model import RENEWALS
 from services.vm.model import VmSettings
 from supervisor.child.service import CallHandler, Request, ServiceContext
 
@@ -162,22 +163,25 @@ class Leases:
 
     async def _run(self) -> None:
         """Look from time to time, for ever."""
-        from services.vm.leases.model import RENEW_PERIOD_S
-
-        await asyncio.sleep(FIRST_LOOK_S)
+        period_s = self._settings.lease_ttl_s / RENEWALS
+        await self._pause(min(FIRST_LOOK_S, period_s))
         while True:
             if self._loaded is not None or self._has_active() or self._record_file.exists():
                 watch = self._load().watch
                 assert watch is not None, "there is a database"
                 await watch.look()
                 self._tell()
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(RENEW_PERIOD_S):
-                    await self._wake.wait()
-                await asyncio.sleep(_SOON_S)
-            except TimeoutError:
-                pass
+            await self._pause(period_s)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait, or until something has changed."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+            await asyncio.sleep(_SOON_S)
+        except TimeoutError:
+            pass
+        self._wake.clear()
 
     def _tell(self) -> None:
         if self.reason != self._last_reason:
@@ -266,4 +270,7 @@ class Leases:
         from services.vm.leases.store import LeaseStore
 
         postgres = from_wire(PostgresSettings, self._settings.postgres)
-        return LeaseStore(partial(connect, postgres, application="novacron-vm-leases"))
+        return LeaseStore(
+            partial(connect, postgres, application="novacron-vm-leases"),
+            ttl_s=self._settings.lease_ttl_s,
+        )
