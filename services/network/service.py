@@ -104,6 +104,7 @@ class NetworkService(Service):
             context,
             self._settings,
             links=lambda: self._links,
+            read_links=self._read_links,
             on_change=lambda: self._set_health(self._overall()),
             spawn=self._spawn,
         )
@@ -168,6 +169,9 @@ class NetworkService(Service):
         """Reply: NetworkStatus."""
         status = NetworkStatus(links=len(self._links), bridge=self._bridge, resyncs=self._resyncs)
         return to_wire(status)
+
+    async def _read_links(self) -> None:
+        self._links = await self._netlink.read_links()
 
     @property
     def _state_dir(self) -> Path:

@@ -6,7 +6,7 @@ Light, because every network service imports it; a node without networks never l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ class Serving:
     Args:
         context: the service's.
         settings: the service's.
-        links: gives the host's links.
+        links: gives the host's links, as last read.
+        read_links: reads them anew.
         on_change: is called when ``health`` may have changed.
         spawn: runs a task of the service.
     """
@@ -43,6 +44,7 @@ class Serving:
         settings: NetworkSettings,
         *,
         links: Callable[[], Iterable[Link]],
+        read_links: Callable[[], Awaitable[None]],
         on_change: Callable[[], None],
         spawn: Spawn,
     ) -> None:
@@ -50,6 +52,7 @@ class Serving:
         self._state_dir = Path(settings.state_dir)
         self._log_dir = Path(settings.log_dir) if settings.log_dir else None
         self._links = links
+        self._read_links = read_links
         self._on_change = on_change
         self._spawn = spawn
         self._part: ServingPart | None = None
@@ -144,6 +147,7 @@ class Serving:
                     on_change=self._on_change,
                 )
                 self._spawn(self._part.follow(), "follow-served")
+            await self._read_links()  # a bridge that was just made is among them
             await self._part.serve(() if self._wanted is None else served(self._wanted))
             self._fault = ""
         except (NovacronError, ValueError) as exc:

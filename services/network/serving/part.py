@@ -217,9 +217,7 @@ class ServingPart:
             fault = states.get(network.name)
             if fault:
                 self._faults[network.name] = f"network {network.name}: {fault}"
-            if fault is None or self._configs.read_started(network.name) != self._mark(
-                network, text
-            ):
+            if fault is None or not self._is_as_started(network, text):
                 await self._run(network, text)
 
     async def _run(self, network: ServedNetwork, text: str) -> None:
@@ -229,7 +227,7 @@ class ServingPart:
             if text != self._configs.read(name):
                 await configs.test({name: text})
                 self._configs.publish(name, text)
-            elif self._configs.read_started(name) == mark and await self._is_kept(name):
+            elif self._is_as_started(network, text) and await self._is_kept(name):
                 return
             await self._children.start(name)
             self._configs.note_started(name, mark)
@@ -237,6 +235,11 @@ class ServingPart:
             self._context.emit("networks:served", network=name)
         except NovacronError as exc:
             self._faults[name] = exc.message
+
+    def _is_as_started(self, network: ServedNetwork, text: str) -> bool:
+        """Whether its dnsmasq read this text and has its sockets on this link."""
+        has_text = self._configs.read(network.name) == text
+        return has_text and self._configs.read_started(network.name) == self._mark(network, text)
 
     async def _is_kept(self, name: str) -> bool:
         """Whether it runs, or its supervisor tries it again."""
