@@ -21,7 +21,7 @@ networks:
 - name: guests
   bridge: br-guests
   ports: [up0]
-  subnets: [{gateway: 10.20.0.254/24}]
+  addresses: [10.20.0.254/24]
 """
 NOTHING = "networks: []"
 
@@ -108,11 +108,12 @@ def picture() -> dict[str, tuple[object, ...]]:
 
 def remotes(name: str) -> list[str]:
     """Where a VXLAN link sends what it does not know."""
-    found = json.loads(_bridge("-j", "fdb", "show", "dev", name))
+    found = json.loads(bridge("-j", "fdb", "show", "dev", name))
     return sorted(entry["dst"] for entry in found if entry["mac"] == "00:00:00:00:00:00")
 
 
-def _bridge(*arguments: str) -> str:
+def bridge(*arguments: str) -> str:
+    """Run the bridge program in the calling thread's namespace and return its output."""
     done = subprocess.run(
         ["bridge", *arguments], check=True, capture_output=True, text=True, timeout=20
     )

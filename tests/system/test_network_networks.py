@@ -32,8 +32,7 @@ networks:
 - name: guests
   bridge: br-guests
   ports: [up0, up1]
-  addresses: ["fd00:20::1/64"]
-  subnets: [{gateway: 10.20.0.254/24}]
+  addresses: ["fd00:20::1/64", 10.20.0.254/24]
 - name: tenants
   bridge: br-tenants
   vxlans: [{vni: 4020, local: 192.0.2.10, remotes: [192.0.2.11, 192.0.2.12]}]
@@ -221,6 +220,29 @@ def test_a_bridge_that_carries_somebody_elses_link_is_not_deleted_even_by_force(
             with pytest.raises(NetworksConflictError, match="while it carries mv0"):
                 await node.apply(NOTHING, force=True)
             assert "mv0" in links()
+
+    in_netns(scenario)
+
+
+def test_what_a_route_of_somebody_else_needs_is_not_taken_away(tmp_path: Path) -> None:
+    """The kernel would drop the route with the address or link, and nobody could restore it."""
+
+    async def scenario() -> None:
+        veth("up0")
+        async with running(tmp_path) as node:
+            await node.apply(GUESTS)
+            ip("route", "add", "default", "via", "10.20.0.1")
+            ip("route", "add", "10.77.0.0/16", "dev", "br-guests")
+            with pytest.raises(NetworksConflictError, match=r"route default via 10.20.0.1"):
+                await node.apply(NOTHING)
+            with pytest.raises(NetworksConflictError, match=r"can't lose 10.20.0.254/24"):
+                await node.apply(GUESTS.replace("10.20.0.254/24", "10.20.0.253/24"))
+            ip("route", "del", "default")
+            ip("route", "del", "10.77.0.0/16")
+
+            await node.apply(NOTHING)
+
+            assert "br-guests" not in links()
 
     in_netns(scenario)
 

@@ -121,7 +121,7 @@ class Networks:
             NetlinkFailedError: the links can't be read.
         """
         target = self._target(document)
-        return self._plan(target, await read_host(self._marks), force=force)
+        return self._plan(target, await read_host(self._marks, routes=True), force=force)
 
     async def apply(
         self, document: NetworksDocument | None, probe: Probe, *, force: bool = False
@@ -193,7 +193,7 @@ class Networks:
         began_s = time.monotonic()
         if self._unfinished is not None:
             await self._recover()
-        plan = self._plan(target, await read_host(self._marks), force=force)
+        plan = self._plan(target, await read_host(self._marks, routes=True), force=force)
         if plan.conflicts:
             raise NetworksConflictError(_listed(plan.conflicts), conflicts=list(plan.conflicts))
         await self._kernel.check_features(plan.steps)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.network.model import Link
-from services.network.networks.observed import SeenLink, SeenVxlan
+from services.network.networks.observed import SeenLink, SeenRoute, SeenVxlan
 from services.network.rtnetlink import Listing, attributes, number
 
 _HEADER = struct.Struct("=IHHII")
@@ -34,7 +34,9 @@ _IFLA_VLAN_ID, _IFLA_BR_STP_STATE = 1, 5
 _IFLA_VXLAN_ID, _IFLA_VXLAN_GROUP, _IFLA_VXLAN_LINK, _IFLA_VXLAN_LOCAL = 1, 2, 3, 4
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_GROUP6, _IFLA_VXLAN_LOCAL6 = 15, 16, 17
 _NDA_DST, _NDA_LLADDR = 1, 2
-_RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE = 4, 5, 9, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH = 1, 4, 5, 7, 9
+# By itself, for an address (RTPROT_KERNEL), or as a router told it (RTPROT_RA).
+_MADE_BY_KERNEL = (2, 9)
 _TABLE_MAIN, _UNICAST = 254, 1
 _NTF_USE = 0x01
 # States of a neighbour, linux/neighbour.h.
@@ -112,8 +114,32 @@ def gateways_in(found: Iterable[tuple[int, int, int, memoryview]]) -> Iterator[D
         if length or route_type != _UNICAST or table != _TABLE_MAIN:
             continue
         values = attributes(payload[_ROUTE.size :])
-        yield from _hops(family, values, number(values, _RTA_OIF))
-        yield from _multipath(family, values.get(_RTA_MULTIPATH, memoryview(b"")))
+        yield from (hop for hop in _all_hops(family, values) if hop.gateway)
+
+
+def routes_over(
+    found: Iterable[tuple[int, int, int, memoryview]], indexes: Container[int]
+) -> Iterator[SeenRoute]:
+    """The routes over some links that the kernel did not make by itself."""
+    for kind, _flags, _sequence, payload in found:
+        if kind != _NEW_ROUTE:
+            continue
+        family, length, _, _, _, protocol, _, _, _ = _ROUTE.unpack_from(payload)
+        if protocol in _MADE_BY_KERNEL:
+            continue
+        values = attributes(payload[_ROUTE.size :])
+        hops = list(_all_hops(family, values))
+        for hop in hops:
+            if hop.index in indexes:
+                target = values.get(_RTA_DST)
+                source = values.get(_RTA_PREFSRC)
+                yield SeenRoute(
+                    index=hop.index,
+                    destination=f"{socket.inet_ntop(family, target)}/{length}" if target
+                    else "default",
+                    gateway=hop.gateway,
+                    source=socket.inet_ntop(family, source) if source else "",
+                )  # fmt: skip
 
 
 def neighbour_request(index: int, address: str) -> bytes:
@@ -151,12 +177,16 @@ def _neighbour(
     return _HEADER.pack(_HEADER.size + len(payload), kind, request, 1, 0) + payload
 
 
-def _hops(
-    family: int, values: Mapping[int, memoryview], index: int | None
-) -> Iterator[DefaultRoute]:
-    gateway = values.get(_RTA_GATEWAY)
-    if gateway is not None and index:
-        yield DefaultRoute(socket.inet_ntop(family, gateway), index)
+def _all_hops(family: int, values: Mapping[int, memoryview]) -> Iterator[DefaultRoute]:
+    """Where a route leads: links, and gateways, "" for none."""
+    if index := number(values, _RTA_OIF):
+        yield DefaultRoute(_gateway(family, values), index)
+    yield from _multipath(family, values.get(_RTA_MULTIPATH, memoryview(b"")))
+
+
+def _gateway(family: int, values: Mapping[int, memoryview]) -> str:
+    found = values.get(_RTA_GATEWAY)
+    return "" if found is None else socket.inet_ntop(family, found)
 
 
 def _multipath(family: int, view: memoryview) -> Iterator[DefaultRoute]:
@@ -165,7 +195,8 @@ def _multipath(family: int, view: memoryview) -> Iterator[DefaultRoute]:
         length, _flags, _hops_count, index = _HOP.unpack_from(view, start)
         if not _HOP.size <= length <= len(view) - start:
             return
-        yield from _hops(family, attributes(view[start + _HOP.size : start + length]), index)
+        values = attributes(view[start + _HOP.size : start + length])
+        yield DefaultRoute(_gateway(family, values), index)
         start += (length + 3) & ~3
 
 

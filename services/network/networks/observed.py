@@ -58,10 +58,35 @@ class SeenLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenRoute:
+    """A route that somebody made over a link.
+
+    Attributes:
+        index: the link's number.
+        destination: a network, or ``default``.
+        gateway, source: addresses, "" for none.
+    """
+
+    index: int
+    destination: str
+    gateway: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        """As ``ip route`` writes it."""
+        return f"{self.destination} via {self.gateway}" if self.gateway else self.destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """All links of a host at one time."""
+    """All links of a host at one time.
+
+    Attributes:
+        routes: over links of this node, where they were read.
+    """
 
     links: tuple[SeenLink, ...] = ()
+    routes: tuple[SeenRoute, ...] = ()
     by_name: Mapping[str, SeenLink] = field(default_factory=dict)
     by_index: Mapping[int, SeenLink] = field(default_factory=dict)
 
@@ -73,10 +98,11 @@ class Observed:
         return "" if master is None else master.name
 
 
-def observed(links: tuple[SeenLink, ...]) -> Observed:
+def observed(links: tuple[SeenLink, ...], routes: tuple[SeenRoute, ...] = ()) -> Observed:
     """Links with their names and indexes looked up."""
     return Observed(
         links=links,
+        routes=routes,
         by_name={seen.name: seen for seen in links},
         by_index={seen.index: seen for seen in links},
     )

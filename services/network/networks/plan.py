@@ -10,7 +10,9 @@ Rules:
     3. On a bridge of this node, only addresses of the last document are removed; others that an
        operator added stay, and so do ports.
     4. An address whose network overlaps one on another link is never added.
-    5. Each step has the steps that undo it, and they lead back from any point of the plan.
+    5. A link or address that a route of somebody else needs is not taken away: the kernel would
+       drop the route too.
+    6. Each step has the steps that undo it, and they lead back from any point of the plan.
 Invariant: after all steps were applied to what was observed, the plan for the result is empty.
 """
 

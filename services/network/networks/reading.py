@@ -22,9 +22,16 @@ from services.network.networks.listing import (
     gateways_in,
     remotes_in,
     remotes_request,
+    routes_over,
     routes_request,
 )
-from services.network.networks.observed import Marks, Observed, SeenLink, observed
+from services.network.networks.observed import (
+    Marks,
+    Observed,
+    SeenLink,
+    SeenRoute,
+    observed,
+)
 from services.network.rtnetlink import check, messages
 
 _DONE, _ERROR_MESSAGE = 3, 2
@@ -32,16 +39,20 @@ _DUMP_INTERRUPTED = 0x10
 Message = tuple[int, int, int, memoryview]
 
 
-async def read_host(marks: Marks) -> Observed:
+async def read_host(marks: Marks, *, routes: bool = False) -> Observed:
     """All links, and where VXLAN links of this node send to.
+
+    Args:
+        marks: tells which links are this node's.
+        routes: the routes over its links too.
 
     Raises:
         NetlinkFailedError: the kernel refused, or changes kept interrupting the answer.
     """
     listing = await list_links(LinkListing)
-    return observed(
-        tuple([await _with_remotes(seen, marks) for seen in sorted(listing.seen, key=_index)])
-    )
+    links = tuple([await _with_remotes(seen, marks) for seen in sorted(listing.seen, key=_index)])
+    ours = {seen.index for seen in links if marks.is_ours(seen.link)}
+    return observed(links, await _read_routes(ours) if routes and ours else ())
 
 
 async def read_gateways() -> tuple[DefaultRoute, ...]:
@@ -54,6 +65,17 @@ async def read_gateways() -> tuple[DefaultRoute, ...]:
 
     def take(batch: list[Message]) -> None:
         found.update(dict.fromkeys(gateways_in(batch)))
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        await _dump(routes_request(family), "read routes", take)
+    return tuple(found)
+
+
+async def _read_routes(indexes: set[int]) -> tuple[SeenRoute, ...]:
+    found: dict[SeenRoute, None] = {}
+
+    def take(batch: list[Message]) -> None:
+        found.update(dict.fromkeys(routes_over(batch, indexes)))
 
     for family in (socket.AF_INET, socket.AF_INET6):
         await _dump(routes_request(family), "read routes", take)

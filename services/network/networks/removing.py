@@ -46,6 +46,7 @@ def remove_addresses(draft: Draft) -> None:
             )
         else:
             continue
+        addresses = tuple(text for text in addresses if _is_unused(draft, seen, text))
         for text in addresses:
             draft.removed.add((seen.name, text))
         for text in addresses:
@@ -109,6 +110,26 @@ def is_same(wanted: WantedLink, draft: Draft, seen: SeenLink) -> bool:
     return True
 
 
+def _is_unused(draft: Draft, seen: SeenLink, text: str) -> bool:
+    """Tell whether no route needs an address; a conflict otherwise."""
+    interface = ipaddress.ip_interface(text)
+    routes = [
+        str(route)
+        for route in draft.seen.routes
+        if route.index == seen.index
+        and (
+            route.source == str(interface.ip)
+            or (route.gateway and ipaddress.ip_address(route.gateway) in interface.network)
+        )
+    ]
+    if routes:
+        draft.conflicts.append(
+            f"{seen.name} can't lose {text} while the route {names(routes)} needs it: remove that "
+            "first, because taking the change back could not restore it"
+        )
+    return not routes
+
+
 def _is_one_network(one: str, other: str) -> bool:
     return ipaddress.ip_interface(one).network == ipaddress.ip_interface(other).network
 
@@ -154,10 +175,16 @@ def _is_free(draft: Draft, seen: SeenLink, gone: set[int]) -> bool:
         for port in draft.foreign_ports(seen)
         if port.name not in wanted and not draft.is_former_port(port)
     ]
+    routes = [str(route) for route in draft.seen.routes if route.index == seen.index]
     verb = "be made anew" if seen.name in draft.links else "be deleted"
     if carried:
         draft.conflicts.append(
             f"{seen.name} can't {verb} while it carries {names(carried)}: remove that first"
+        )
+    elif routes:
+        draft.conflicts.append(
+            f"{seen.name} can't {verb} while the route {names(routes)} leads over it: remove that "
+            "first, because taking the change back could not restore it"
         )
     elif ports and not draft.force:
         draft.conflicts.append(
