@@ -25,6 +25,7 @@ from services.config.credentials import tls_files
 from services.config.kinds import DatabaseMode, Role
 from services.config.model import Config
 from services.data import addressing
+from services.vm.settings import vm_settings
 from supervisor.boot import phases
 from supervisor.core.readiness import Readiness, ReadinessKind
 from supervisor.core.spec import (
@@ -346,33 +347,15 @@ class _Builder:
         return ChildSpec(
             id="vm",
             start="services.vm.service:VmService",
-            settings={
-                "libvirt_uri": self._config.vm.libvirt_uri,
-                "image_dirs": [
-                    str(self._place.state_dir / "images"),
-                    *(str(path) for path in self._config.vm.image_dirs),
-                ],
-                "lease_ttl_s": self._config.vm.lease_ttl,
-                "fenced_guests": self._config.vm.fenced_guests.value,
-                "migration": self._migration_settings(),
-                "node_id": self._config.platform.node_id,
-                "state_dir": str(self._place.state_dir),
-                "postgres": self._postgres_settings(),
-            },
+            settings=vm_settings(
+                self._config, state_dir=self._place.state_dir, postgres=self._postgres_settings()
+            ),
             level="vm",
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,
             depends_on=(),
             preload=("services.vm.service", "services.vm.libvirt_adapter"),
         )
-
-    def _migration_settings(self) -> Plain:
-        migration = self._config.vm.migration
-        return {
-            "uri": migration.uri,
-            "addresses": list(migration.addresses),
-            "has_plain_streams": migration.plain_streams,
-        }
 
     def _dwcp(self) -> ChildSpec:
         cpus = transport_cpus(self._config, self._place.cpus)

@@ -48,7 +48,10 @@ FROM vm_lease_disks d JOIN vm_leases l ON l.uuid = d.uuid
 WHERE d.key = ANY (%s) AND d.uuid <> %s AND l.is_held ORDER BY l.uuid, d.key FOR UPDATE OF l
 """  # noqa: S608 - constants
 DISKS = "SELECT uuid, key, mode, path FROM vm_lease_disks WHERE uuid = ANY (%s) ORDER BY key"
-PUT_DISK = "INSERT INTO vm_lease_disks (uuid, key, mode, path) VALUES (%s, %s, %s, %s)"
+PUT_DISKS = """
+INSERT INTO vm_lease_disks (uuid, key, mode, path)
+SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[])
+"""
 DROP_DISKS = "DELETE FROM vm_lease_disks WHERE uuid = %s"
 DROP_LOCAL = "DELETE FROM vm_lease_disks WHERE uuid = %s AND starts_with(key, %s)"
 DOCUMENT = """
@@ -138,9 +141,8 @@ async def write_disks(connection: Connection, uuid: str, disks: Sequence[DiskUse
     """Put what a machine uses in the place of what it used."""
     await connection.execute(DROP_DISKS, [uuid])
     if disks:
-        rows = [(uuid, use.key, use.mode.value, use.path) for use in disks]
-        async with connection.cursor() as cursor:
-            await cursor.executemany(PUT_DISK, rows)
+        columns = zip(*((use.key, use.mode.value, use.path) for use in disks), strict=True)
+        await connection.execute(PUT_DISKS, [uuid, *map(list, columns)])
 
 
 async def fetch(connection: Connection, query: str, parameters: Sequence[object]) -> list[Row]:

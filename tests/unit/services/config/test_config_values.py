@@ -75,6 +75,7 @@ DURATION_RANGES = {
     "security.secrets.bootTimeout": ("1s", "5m", "999ms", "301s"),
     "security.secrets.refreshInterval": ("1s", "24h", "999ms", "25h"),
     "security.secrets.staleFor": ("1s", "30d", "999ms", "31d"),
+    "vm.leaseTtl": ("10s", "1h", "9999ms", "61m"),
     "optional.workload.sampleInterval": ("1s", "1h", "999ms", "61m"),
 }
 

@@ -93,7 +93,11 @@ def test_every_order_is_there_and_explains_itself() -> None:
 @pytest.mark.parametrize(
     ("arguments", "method", "body"),
     [
-        (("start", "a", "--fresh"), "vm.start", {"domain": "a", "paused": False, "fresh": True}),
+        (
+            ("start", "a", "--fresh"),
+            "vm.start",
+            {"domain": "a", "paused": False, "fresh": True, "takeover": False},
+        ),
         (("stop", "a", "--force"), "vm.stop", {"domain": "a", "agent_s": 0.0, "acpi_s": 0.0}),
         (
             ("stop", "a", "--no-force", "--agent-time", "5"),
