@@ -49,6 +49,10 @@ class Inbox:
         """Take the oldest item; waits for one."""
         return await self._queue.get()
 
+    def is_empty(self) -> bool:
+        """Nothing waits to be taken."""
+        return self._queue.empty()
+
     def was_full(self) -> bool:
         """Tell, once, that domain events were dropped and all that were kept have been taken."""
         if not self._was_full or not self._queue.empty():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ _CLOSE_REASONS = {
 _LOST_CODES = frozenset({libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR})
 _LOST_DOMAINS = frozenset({libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC})
 _KIB = 1024
+_by_name = operator.attrgetter("name")
+# Name, state and its reason as numbers, memory in KiB, processors, autostart, persistence.
+_Properties = tuple[str, int, int, int, int, bool, bool]
 
 
 class SessionListener(Protocol):
@@ -70,6 +74,9 @@ class LibvirtSession:
         self._connection = connection  # Any: libvirt-python has no types
         self._listener = listener
         self._callback_ids: list[int] = []
+        self._is_remote = True
+        # Of the last reading: most machines are as they were, and keep their records.
+        self._known: dict[bytes, tuple[_Properties, DomainRecord]] = {}
 
     @classmethod
     def open(
@@ -115,16 +122,41 @@ class LibvirtSession:
     def read_domains(self) -> tuple[DomainRecord, ...]:
         """All domains, active or not, by name.
 
+        What libvirt can tell of all at once is asked so: each question takes a round trip to it.
+
         Raises:
             LibvirtLostError, LibvirtRefusedError: as for every request.
         """
         with translated("list domains"):
-            domains = self._connection.listAllDomains(0)
+            autostarted = self._listed(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+            transient = self._listed(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)
+            domains, states = self._states()
         records = []
+        before, known = self._known, {}
         for domain in domains:
-            with contextlib.suppress(DomainNotFoundError):  # gone since it was listed
-                records.append(read_record(domain))
-        return tuple(sorted(records, key=lambda record: record.name))
+            try:
+                uuid = domain.UUID()
+                _, memory_max_kib, _, vcpus, _ = domain.info()
+                now = (
+                    domain.name(),
+                    *(states.get(uuid) or domain.state()),
+                    memory_max_kib,
+                    vcpus,
+                    uuid in autostarted,
+                    uuid not in transient,
+                )
+            except libvirt.libvirtError:
+                # Asked alone it says what is wrong, or that it is gone since it was listed.
+                with contextlib.suppress(DomainNotFoundError):
+                    records.append(read_record(domain))
+                continue
+            entry = before.get(uuid)
+            if entry is None or entry[0] != now:
+                entry = now, _record(domain.UUIDString(), now)
+            known[uuid] = entry
+            records.append(entry[1])
+        self._known = known
+        return tuple(sorted(records, key=_by_name))
 
     def read_domain(self, uuid: str) -> DomainRecord:
         """One domain.
@@ -148,10 +180,30 @@ class LibvirtSession:
         with contextlib.suppress(libvirt.libvirtError):
             self._connection.close()
 
+    def _listed(self, which: int) -> frozenset[bytes]:
+        """The UUIDs of the domains with some property."""
+        return frozenset(domain.UUID() for domain in self._connection.listAllDomains(which))
+
+    def _states(self) -> tuple[list[Any], dict[bytes, tuple[int, int]]]:  # Any: libvirt.virDomain
+        """All domains, and by UUID the states of those that were told along."""
+        if self._is_remote:
+            with _optional():
+                found = self._connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+                states = {
+                    domain.UUID(): (raw["state.state"], raw["state.reason"])
+                    for domain, raw in found
+                    if "state.state" in raw and "state.reason" in raw
+                }
+                return [domain for domain, _ in found], states
+        # Inside this process a question costs less than a bulk answer.
+        return self._connection.listAllDomains(0), {}
+
     def _register(self, keepalive_interval_s: int, keepalive_count: int) -> None:
         # Drivers inside this process (test:///) have no connection to keep alive or to lose.
+        self._is_remote = False
         with _optional():
             self._connection.setKeepAlive(keepalive_interval_s, keepalive_count)
+            self._is_remote = True
         with _optional():
             self._connection.registerCloseCallback(self._on_close, None)
         self._callback_ids.append(
@@ -189,18 +241,28 @@ def _ignore_error(_context: Any, _error: Any) -> None:  # Any: libvirt's error t
 def _read(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain
     name = domain.name()
     with translated(f"read domain {name}"):
-        state, reason = state_from_libvirt(*domain.state())
+        state, reason = domain.state()
         _, memory_max_kib, _, vcpus, _ = domain.info()
-        return DomainRecord(
-            name=name,
-            uuid=domain.UUIDString(),
-            state=state,
-            reason=reason,
-            vcpus=int(vcpus),
-            memory_bytes=int(memory_max_kib) * _KIB,
-            autostart=_is_autostart(domain),
-            is_persistent=bool(domain.isPersistent()),
+        is_autostart, is_persistent = _is_autostart(domain), bool(domain.isPersistent())
+        return _record(
+            domain.UUIDString(),
+            (name, state, reason, memory_max_kib, vcpus, is_autostart, is_persistent),
         )
+
+
+def _record(uuid: str, properties: _Properties) -> DomainRecord:
+    name, state_number, reason_number, memory_max_kib, vcpus, autostart, is_persistent = properties
+    state, reason = state_from_libvirt(state_number, reason_number)
+    return DomainRecord(
+        name=name,
+        uuid=uuid,
+        state=state,
+        reason=reason,
+        vcpus=int(vcpus),
+        memory_bytes=int(memory_max_kib) * _KIB,
+        autostart=autostart,
+        is_persistent=is_persistent,
+    )
 
 
 def read_record(domain: Any) -> DomainRecord:  # Any: libvirt.virDomain

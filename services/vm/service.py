@@ -82,8 +82,10 @@ class VmService(Service):
         self._disk_lock = ""
         self._domains: dict[str, DomainRecord] = {}
         self._has_read = False
+        self._listed: tuple[DomainList, Plain] | None = None
         self._counted: Counter[DomainState] = Counter()
         self._inbox = Inbox()
+        self._unread: deque[str] = deque()  # at most one entry for each domain
         self._early: deque[DomainEvent] = deque(maxlen=DOMAIN_EVENTS_MAX)
         self._health: Health | None = None
         self._announced = 0
@@ -175,8 +177,10 @@ class VmService(Service):
                 known, is_stale = await self._session.read_domains(), False
         by_name = sorted(known, key=lambda domain: domain.name)
         listed = tuple(by_name[:DOMAINS_LISTED_MAX])
-        omitted = len(by_name) - len(listed)
-        return to_wire(DomainList(domains=listed, is_stale=is_stale, omitted=omitted))
+        found = DomainList(domains=listed, is_stale=is_stale, omitted=len(by_name) - len(listed))
+        if self._listed is None or self._listed[0] != found:  # most lists are as the last one
+            self._listed = found, to_wire(found)
+        return self._listed[1]
 
     async def _call_status(self, _request: Request) -> Plain:
         """Reply: VmStatus."""
@@ -197,6 +201,9 @@ class VmService(Service):
     async def _run(self) -> None:
         """Take in one thing after another, for ever."""
         while True:
+            if self._unread and self._inbox.is_empty():
+                await self._read_changed(self._unread.popleft())
+                continue
             item = await self._inbox.get()
             if not isinstance(item, DomainChanged):
                 await self._step(item)
@@ -205,9 +212,9 @@ class VmService(Service):
             elif self._connection.phase is Phase.OPENING:
                 self._early.append(item.event)
             else:
-                await self._domain_changed(item.event)
+                self._domain_changed(item.event)
             while self._early and self._connection.phase is Phase.CONNECTED:
-                await self._domain_changed(self._early.popleft())
+                self._domain_changed(self._early.popleft())
             if self._inbox.was_full():
                 await self._step(machine.ReadDue(self._connection.generation))
 
@@ -302,21 +309,26 @@ class VmService(Service):
                 self._emit(event)
         self._has_read = True
 
-    async def _domain_changed(self, event: DomainEvent) -> None:
+    def _domain_changed(self, event: DomainEvent) -> None:
+        """Publish an event at once; what it leaves open is read when no other one waits."""
         self._emit(event)
         if event.kind in _ENDS:
             self._leases.note_ended(event.uuid)
         elif event.kind is DomainEventKind.STARTED:
             self._leases.look_soon()
         self._take(apply_event(self._domains, event).values())
+        if event.uuid not in self._unread:
+            self._unread.append(event.uuid)
+
+    async def _read_changed(self, uuid: str) -> None:
         if self._session is None:
             return
         try:
-            record = await self._session.read_domain(event.uuid)
+            record = await self._session.read_domain(uuid)
         except DomainNotFoundError:
-            self._take(d for d in self._domains.values() if d.uuid != event.uuid)
+            self._take(d for d in self._domains.values() if d.uuid != uuid)
         except (LibvirtLostError, LibvirtTimeoutError) as exc:  # a full reading follows from both
-            self._context.log.debug("domain_unread", uuid=event.uuid, reason=exc.message)
+            self._context.log.debug("domain_unread", uuid=uuid, reason=exc.message)
         else:
             self._take((*self._domains.values(), record))
 

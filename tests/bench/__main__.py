@@ -17,6 +17,7 @@ MODULES = (
     "bench_idle",
     "bench_net_segments",
     "bench_data",
+    "bench_vm",
     "bench_data_health",
 )
 # Has a main of its own and prints its figures itself.
