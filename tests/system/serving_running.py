@@ -275,12 +275,20 @@ class Host:
         self.processes.close()
 
 
+@contextlib.contextmanager
+def passable(owner: int) -> Iterator[Path]:
+    """A directory of that user's that others may pass through."""
+    with tempfile.TemporaryDirectory(prefix="nc-serving-") as directory:
+        os.chown(directory, owner, -1)
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
 @asynccontextmanager
 async def host() -> AsyncIterator[Host]:
     """A host with a state directory that dnsmasq's account may pass through."""
-    with tempfile.TemporaryDirectory(prefix="nc-serving-") as directory:
-        Path(directory).chmod(0o711)  # noqa: ASYNC240 - a test
-        found = Host(Path(directory))
+    with passable(os.geteuid()) as directory:
+        found = Host(directory)
         try:
             yield found
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pwd
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from services.network.serving.model import Dns, Mode, Reservation
 from services.network.serving.place import account
 from supervisor.child.service import Request
 from tests.fixtures.fix_netns import ip
+from tests.fixtures.fix_node import ROOT
 from tests.system.segments_running import nft
 from tests.system.serving_running import (
     MAC,
@@ -27,6 +31,7 @@ from tests.system.serving_running import (
     in_host,
     machines,
     network,
+    passable,
     serve_tcp,
     taken_from,
     use,
@@ -311,5 +316,60 @@ def test_dnsmasq_has_no_more_rights_than_it_takes() -> None:
                     f"{1 << 10 | 1 << 12 | 1 << 13:016x}"
                 }
                 assert fields["NoNewPrivs"] == "1"
+
+    in_host(scenario)
+
+
+# Serves the network lan as the node would, in place of this process.
+_AS_A_NODE = """
+import os, sys
+from pathlib import Path
+from services.network.serving import dnsmasq
+from services.network.serving.command import prepare
+from services.network.serving.configs import Configs
+from services.network.serving.switches import Switches
+from tests.system.serving_running import network
+state = Path(sys.argv[1])
+Configs(state).publish("lan", dnsmasq.render(network()))
+switches = Switches(state / "network/serving/forwarding.json")
+switches.load()
+switches.note(["ipv4/conf/br0/forwarding", "ipv6/conf/all/forwarding"])
+switches.turn_on(["ipv4/conf/br0/forwarding", "ipv6/conf/all/forwarding"])
+command = prepare({"state_dir": str(state), "network": "lan"})
+os.execve(command.argv[0], command.argv, {**command.environment, "PATH": "/usr/bin"})
+"""
+
+
+def test_a_node_without_root_serves_with_the_capabilities_of_its_unit() -> None:
+    """Those of etc/systemd/novacron-networks.conf beside the unit's own suffice."""
+    drop_in = Path(ROOT, "etc/systemd/novacron-networks.conf").read_text()
+    for name in ("NET_BIND_SERVICE", "NET_RAW"):
+        assert f"CAP_{name}" in drop_in.partition("AmbientCapabilities=")[2].splitlines()[0]
+    rights = "-all,+net_admin,+net_bind_service,+net_raw"
+    user = pwd.getpwnam("nobody")
+
+    async def scenario() -> None:
+        with machines() as (guest, _world), passable(user.pw_uid) as state:
+            log = (state / "log").open("wb")
+            process = subprocess.Popen(  # noqa: ASYNC220 - in this thread's namespace
+                [
+                    *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"),
+                    *("--clear-groups", f"--inh-caps={rights}", f"--ambient-caps={rights}"),
+                    *("--no-new-privs", sys.executable, "-c", _AS_A_NODE, str(state)),
+                ],
+                cwd=ROOT,
+                stderr=log,
+            )
+            try:
+                try:
+                    use(guest, await dhcp(guest))
+                except TimeoutError:
+                    raise AssertionError((state / "log").read_text()) from None
+                assert switch("ipv4/conf/br0/forwarding") == "1"
+                assert switch("ipv6/conf/all/forwarding") == "1"
+            finally:
+                process.kill()
+                process.wait()
+                log.close()
 
     in_host(scenario)

@@ -1,12 +1,14 @@
 """What the supervisor executes for ``core/dnsmasq-<network>``.
 
-``prepare`` runs in the child's own process, as the node's account. The program becomes dnsmasq's
-account before its first own instruction, with the three capabilities that serving takes, and dies
-with the launcher: dnsmasq's own change of user would make the kernel forget that.
+``prepare`` runs in the child's own process, as the node's account. Where that is root the program
+becomes dnsmasq's account before its first own instruction, with the three capabilities that
+serving takes, and dies with the launcher: dnsmasq's own change of user would make the kernel forget
+that. Elsewhere it stays what the node is, with the capabilities that the node has to hand on.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,8 +44,16 @@ def prepare(settings: Mapping[str, Plain]) -> Command:
     is_within = config.parent.parent == place.base(state_dir) and ".." not in config.parts
     if not is_within or not config.is_file():
         raise ServingStateError(f"no network {parsed.network!r:.60} is served by this node")
-    who = place.account()
     argv = (
+        place.program(),
+        "--keep-in-foreground",
+        *place.arguments(config, place.lease_file(state_dir, parsed.network)),
+    )
+    environment = {"LC_ALL": "C"}
+    if os.geteuid() != 0:
+        return Command(argv=argv, environment=environment)
+    who = place.account()
+    steps = (
         place.program("setpriv"),
         f"--reuid={who.uid}",
         f"--regid={who.gid}",
@@ -54,8 +64,5 @@ def prepare(settings: Mapping[str, Plain]) -> Command:
         "--no-new-privs",
         "--pdeathsig=KILL",
         "--",
-        place.program(),
-        "--keep-in-foreground",
-        *place.arguments(config, place.lease_file(state_dir, parsed.network)),
     )
-    return Command(argv=argv, environment={"LC_ALL": "C"})
+    return Command(argv=(*steps, *argv), environment=environment)

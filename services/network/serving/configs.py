@@ -49,7 +49,7 @@ class Configs:
         place.make_directory(self._state_dir, network)
         who = place.account()
         file = place.config_file(self._state_dir, network)
-        write(file, text, mode=0o640, owner=(0, who.gid))
+        write(file, text, mode=0o640, owner=(-1, who.gid))
 
     def read_started(self, network: str) -> str:
         """What a network's dnsmasq was last started with, as ``note_started`` was told."""

@@ -42,11 +42,13 @@ def lease_file(state_dir: Path, network: str) -> Path:
 
 
 def account() -> Account:
-    """Whom dnsmasq runs as.
+    """Whom dnsmasq runs as: the node's own account, where that is not root's.
 
     Raises:
         DnsmasqMissingError: the host has no account for it.
     """
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
     for name in _ACCOUNTS:
         try:
             entry = pwd.getpwnam(name)
@@ -110,7 +112,7 @@ def make_directory(state_dir: Path, network: str) -> Path:
     make_base(state_dir)
     try:
         target.mkdir(mode=_OWN, exist_ok=True)
-        os.chown(target, 0, who.gid)
+        os.chown(target, -1, who.gid)
         target.chmod(_OWN)
         descriptor = os.open(leases, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         try:
