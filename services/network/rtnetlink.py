@@ -167,12 +167,14 @@ def attributes(view: memoryview) -> dict[int, memoryview]:
     Raises:
         NetlinkFailedError: one is cut off.
     """
-    found, start = {}, 0
-    while start + _ATTRIBUTE.size <= len(view):
-        length, kind = _ATTRIBUTE.unpack_from(view, start)
-        if not _ATTRIBUTE.size <= length <= len(view) - start:
+    # A listing of a thousand links has sixty thousand of them.
+    found: dict[int, memoryview] = {}
+    start, end, unpack, size = 0, len(view), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size
+    while start + size <= end:
+        length, kind = unpack(view, start)
+        if not size <= length <= end - start:
             raise NetlinkFailedError("an attribute in the kernel's answer is cut off")
-        found[kind & _TYPE_MASK] = view[start + _ATTRIBUTE.size : start + length]
+        found[kind & _TYPE_MASK] = view[start + size : start + length]
         start += (length + 3) & ~3
     return found
 

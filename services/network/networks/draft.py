@@ -49,8 +49,8 @@ class Draft:
 
     def foreign_ports(self, bridge: SeenLink) -> Iterator[SeenLink]:
         """Ports of a bridge that no network of this node made."""
-        for seen in self.seen.links:
-            if seen.link.bridge_index == bridge.index and not self.marks.is_ours(seen.link):
+        for seen in self.seen.ports_of.get(bridge.index, ()):
+            if not self.marks.is_ours(seen.link):
                 yield seen
 
     def is_former_port(self, port: SeenLink) -> bool:

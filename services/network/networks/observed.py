@@ -82,6 +82,7 @@ class Observed:
     """All links of a host at one time.
 
     Attributes:
+        ports_of: of a bridge's or bond's number.
         routes: over links of this node, where they were read.
     """
 
@@ -89,6 +90,7 @@ class Observed:
     routes: tuple[SeenRoute, ...] = ()
     by_name: Mapping[str, SeenLink] = field(default_factory=dict)
     by_index: Mapping[int, SeenLink] = field(default_factory=dict)
+    ports_of: Mapping[int, tuple[SeenLink, ...]] = field(default_factory=dict)
 
     def master_of(self, seen: SeenLink) -> str:
         """The name of the bridge or bond that a link is a port of; "" for none."""
@@ -99,8 +101,13 @@ class Observed:
 
 
 def observed(links: tuple[SeenLink, ...], routes: tuple[SeenRoute, ...] = ()) -> Observed:
-    """Links with their names and indexes looked up."""
+    """Links with their names, indexes and masters looked up."""
+    ports: dict[int, list[SeenLink]] = {}
+    for seen in links:
+        if seen.link.bridge_index is not None:
+            ports.setdefault(seen.link.bridge_index, []).append(seen)
     return Observed(
+        ports_of={index: tuple(found) for index, found in ports.items()},
         links=links,
         routes=routes,
         by_name={seen.name: seen for seen in links},

@@ -277,10 +277,6 @@ class NetworksPart:
 
 
 def _views(seen: Observed, marks: Marks) -> tuple[LinkView, ...]:
-    ports: dict[int, list[str]] = {}
-    for item in seen.links:
-        if item.link.bridge_index is not None:
-            ports.setdefault(item.link.bridge_index, []).append(item.name)
     return tuple(
         LinkView(
             name=item.name,
@@ -290,7 +286,7 @@ def _views(seen: Observed, marks: Marks) -> tuple[LinkView, ...]:
             mtu=item.link.mtu,
             master=seen.master_of(item),
             addresses=item.link.addresses,
-            ports=tuple(sorted(ports.get(item.index, ()))),
+            ports=tuple(sorted(port.name for port in seen.ports_of.get(item.index, ()))),
         )
         for item in seen.links
         if (network := marks.network_of(item.link)) is not None
