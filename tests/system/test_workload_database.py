@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from services.optional.workload.plan import sample_of
 from services.optional.workload.service import WorkloadService
 from services.optional.workload.store import SampleStore
 from services.vm.model import DomainList, DomainRecord, DomainState
+from services.vm.statistics.model import DomainStatistics, StatisticsReply
 from supervisor.child.service import Request
 from supervisor.testing.context import MemoryServiceContext
 from tests.fixtures.fix_postgres import PostgresDatabase
@@ -31,6 +33,9 @@ pytestmark = [pytest.mark.postgres, pytest.mark.process]
 
 RUNNING = DomainRecord(name="a", uuid="u-a", state=DomainState.RUNNING, vcpus=2)
 STOPPED = DomainRecord(name="b", uuid="u-b", state=DomainState.SHUTOFF)
+FIGURES = DomainStatistics(
+    name="a", uuid="u-a", state=DomainState.RUNNING, cpu_percent=42.5, vcpus=2
+)
 DEADLINE_S = 20.0
 
 
@@ -39,10 +44,15 @@ class Vm:
 
     def __init__(self) -> None:
         self.answer = DomainList(domains=(RUNNING, STOPPED))
+        self.figures: StatisticsReply | None = StatisticsReply(domains=(FIGURES,))
 
     async def list(self, request: Request) -> Plain:
         """The call ``vm.list``."""
         return to_wire(self.answer)
+
+    async def statistics(self, request: Request) -> Plain:
+        """The call ``vm.statistics``; None is no reply that anybody understands."""
+        return to_wire(self.figures)
 
 
 def settings_of(database: PostgresDatabase) -> dict[str, Plain]:
@@ -76,7 +86,7 @@ async def running(database: PostgresDatabase, vm: Vm | None, **settings: Plain) 
     context = MemoryServiceContext(
         path="optional/workload",
         settings={**settings_of(database), **settings},
-        peers={"core/vm": {"vm.list": vm.list}} if vm else {},
+        peers={"core/vm": {"vm.list": vm.list, "vm.statistics": vm.statistics}} if vm else {},
     )
     service = WorkloadService()
     await service.init(context)
@@ -148,7 +158,36 @@ def test_host_and_domains_are_stored(postgres_database: PostgresDatabase) -> Non
     assert load1 >= 0
     assert 0 < used < total
     assert [item["name"] for item in domains] == ["a"]
+    assert domains[0]["statistics"] == {"cpu_percent": 42.5}
     assert abs(taken.timestamp() - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        StatisticsReply(domains=(FIGURES,), is_stale=True),
+        StatisticsReply(domains=(replace(FIGURES, is_stale=True),)),
+        StatisticsReply(domains=(replace(FIGURES, uuid="u-other"),)),
+        None,
+    ],
+)
+def test_figures_that_nobody_knows_are_left_out(
+    postgres_database: PostgresDatabase, figures: StatisticsReply | None
+) -> None:
+    """The domains are stored all the same; that they are missing is for core/vm to say."""
+
+    async def scenario() -> None:
+        await migrate(postgres_database)
+        vm = Vm()
+        vm.figures = figures
+        async with running(postgres_database, vm) as (service, context):
+            await until(service, lambda status: status.stored >= 2)
+            assert context.health.state is HealthState.HEALTHY
+
+    run(scenario)
+
+    stored = rows(postgres_database, "SELECT domains FROM workload_samples")[0][0]
+    assert [set(item) & {"name", "statistics"} for item in stored] == [{"name"}]
 
 
 @pytest.mark.parametrize("kind", ["down", "stale"])

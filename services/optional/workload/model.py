@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.data.model import PostgresSettings
 from services.vm.model import DomainRecord
+from services.vm.statistics.model import DomainStatistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +92,13 @@ class WorkloadSample:
         time_s: Unix time.
         host: of the host.
         domains: the running domains; None when nobody could tell.
+        statistics: what they use, without their devices; of some none where nobody could tell.
     """
 
     time_s: float
     host: HostSample
     domains: tuple[DomainRecord, ...] | None
+    statistics: tuple[DomainStatistics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
 """The process ``optional/workload``: sample, store, forget.
 
-Every interval it reads the host's counters, asks ``core/vm`` for the running domains, and stores
-both. What keeps it from either makes it degraded, with the reason, and no more: samples wait for
-the database, the newest ``pending_max`` of them, and are stored without domains where nobody
-could tell.
+Every interval it reads the host's counters, asks ``core/vm`` for the running domains and what they
+use, and stores all of it. What keeps it from either makes it degraded, with the reason, and no
+more: samples wait for the database, the newest ``pending_max`` of them, and are stored without
+domains, or what these use, where nobody could tell.
 
 Call: ``workload.latest`` nothing -> WorkloadStatus.
 Events: ``workload:store-lost`` (reason), ``workload:store-recovered`` (pending, dropped).
@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from protocol.errors import NovacronError
 from protocol.messages.health import HEALTHY, Health, HealthState
@@ -33,6 +34,7 @@ from services.optional.workload.model import (
 )
 from services.optional.workload.store import SampleStore
 from services.vm.model import DomainList, DomainRecord
+from services.vm.statistics.model import DomainStatistics, StatisticsReply
 from supervisor.child.service import CallHandler, Request, Service, ServiceContext
 
 VM = "core/vm"
@@ -40,6 +42,10 @@ VM = "core/vm"
 # anything.
 FIRST_SAMPLE_S = 1.0
 DELETE_PERIOD_S = 3600.0
+# Figures of machines are read at an interval of their own; a sample takes them as they are.
+AGE_MAX_S = 15.0
+# Besides the domains themselves, of 1 MiB.
+STATISTICS_TOLD_MAX = 512
 # Twice this is less than the time that a process has to go down.
 STOP_TIMEOUT_S = 2.0
 
@@ -100,7 +106,10 @@ class WorkloadService(Service):
         after = read_host()
         host = plan.sample_of(before, after)
         domains = await self._running_domains()
-        sample = WorkloadSample(time_s=time.time(), host=host, domains=domains)
+        statistics = await self._statistics() if domains else ()
+        sample = WorkloadSample(
+            time_s=time.time(), host=host, domains=domains, statistics=statistics
+        )
         self._latest = sample
         if len(self._pending) >= self._settings.pending_max:
             self._pending.popleft()
@@ -127,6 +136,21 @@ class WorkloadService(Service):
             self._domains_reason = f"no domains: {VM} has no answer from libvirt"
             return None
         return tuple(item for item in found.domains if item.state.is_active)
+
+    async def _statistics(self) -> tuple[DomainStatistics, ...]:
+        """What they use, as far as it is known; ``core/vm`` itself says what keeps it from that."""
+        body: Plain = {"age_max_s": min(self._settings.sample_interval_s, AGE_MAX_S)}
+        try:
+            answer = await self._context.call(
+                VM, "vm.statistics", body, timeout_s=self._settings.call_timeout_s
+            )
+            found = from_wire(StatisticsReply, answer)
+        except NovacronError as exc:
+            self._context.log.debug("statistics_unknown", reason=str(exc))
+            return ()
+        if found.is_stale:
+            return ()
+        return tuple(item for item in found.domains if not item.is_stale)
 
     async def _flush(self) -> None:
         """Store what is pending, the oldest first."""
@@ -182,10 +206,16 @@ class WorkloadService(Service):
         del request
         return to_wire(
             WorkloadStatus(
-                sample=self._latest,
+                sample=_for_a_message(self._latest),
                 stored=self._stored,
                 pending=len(self._pending),
                 dropped=self._dropped,
                 reason=self._reason(),
             )
         )
+
+
+def _for_a_message(sample: WorkloadSample | None) -> WorkloadSample | None:
+    if sample is None or len(sample.statistics) <= STATISTICS_TOLD_MAX:
+        return sample
+    return replace(sample, statistics=sample.statistics[:STATISTICS_TOLD_MAX])

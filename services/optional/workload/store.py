@@ -18,11 +18,14 @@ from services.data.postgres import Connection, connect
 from services.data.refusal import one_line
 from services.optional.workload.errors import StoreUnavailableError
 from services.optional.workload.model import WorkloadSample
+from services.vm.statistics.model import DomainStatistics
 
 # A statement over so many rows takes milliseconds and holds no lock for long.
 DELETE_BATCH = 1000
 # What one round may delete; the next round goes on.
 DELETE_BATCHES_MAX = 100
+# What the domain's own record says already, and what belongs to no sample.
+_IN_RECORD = frozenset({"name", "uuid", "state", "vcpus", "is_stale", "disks", "interfaces"})
 
 _INSERT = f"""
     INSERT INTO workload_samples
@@ -132,12 +135,26 @@ class SampleStore:
             host.load1,
             host.memory_used_bytes,
             host.memory_total_bytes,
-            Jsonb(_domains(sample)),
+            Jsonb(domains_json(sample)),
         )
 
 
-def _domains(sample: WorkloadSample) -> Plain:
-    """What the column ``domains`` holds: JSON null where nobody could tell, which is not []."""
+def domains_json(sample: WorkloadSample) -> Plain:
+    """What the column ``domains`` holds: JSON null where nobody could tell, which is not [].
+
+    What a domain uses is its key ``statistics``, which is not there where nobody could tell.
+    """
     if sample.domains is None:
         return None
-    return [to_wire(item) for item in sample.domains]
+    known = {item.uuid: _figures(item) for item in sample.statistics}
+    return [
+        {**record, "statistics": known[item.uuid]} if item.uuid in known else record
+        for item in sample.domains
+        if isinstance(record := to_wire(item), dict)
+    ]
+
+
+def _figures(statistics: DomainStatistics) -> Plain:
+    found = to_wire(statistics)
+    assert isinstance(found, dict), "it is a record"
+    return {name: value for name, value in found.items() if name not in _IN_RECORD}
