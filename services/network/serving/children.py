@@ -71,9 +71,16 @@ class Children:
         else:
             return
         try:
-            await self._order("restart", {"id": name})
+            answer = await self._order("restart", {"id": name})
         except NovacronError as exc:
             raise self._failed(network, exc) from exc
+        match answer:
+            case {"state": HealthState.HEALTHY.value}:
+                pass
+            case {"reason": str(reason)}:
+                raise DnsmasqFailedError(
+                    f"network {network}: {self._told(network, reason)}", network=network
+                )
 
     async def stop(self, network: str) -> None:
         """Have it stopped and forgotten.
@@ -108,8 +115,8 @@ class Children:
                 found[network] = "" if is_well else self._told(network, reason)
         return found
 
-    async def _order(self, verb: str, body: dict[str, Plain]) -> None:
-        await self._context.call(SUPERVISOR, verb, body, timeout_s=_START_TIMEOUT_S)
+    async def _order(self, verb: str, body: dict[str, Plain]) -> Plain:
+        return await self._context.call(SUPERVISOR, verb, body, timeout_s=_START_TIMEOUT_S)
 
     def _failed(self, network: str, error: NovacronError) -> DnsmasqFailedError:
         said = self._told(network, error.message)

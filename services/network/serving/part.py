@@ -229,8 +229,9 @@ class ServingPart:
                 self._configs.publish(name, text)
             elif self._is_as_started(network, text) and await self._is_kept(name):
                 return
-            await self._children.start(name)
+            # Noted first: what does not come up with this is tried again by its supervisor.
             self._configs.note_started(name, mark)
+            await self._children.start(name)
             self._faults.pop(name, None)
             self._context.emit("networks:served", network=name)
         except NovacronError as exc:

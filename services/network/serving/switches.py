@@ -87,8 +87,8 @@ class Switches:
             self._save(Opened(boot_id=self.opened.boot_id, previous=previous))
 
     def off(self, places: Iterable[str]) -> list[str]:
-        """Which of these are not on now."""
-        return [place for place in places if _read(_NET / place) != ON]
+        """Which of these are not on now, of links that are there."""
+        return [place for place in places if _read(_NET / place) not in (ON, None)]
 
     def _load(self) -> Opened:
         try:
