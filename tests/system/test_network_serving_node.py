@@ -200,7 +200,10 @@ def test_nobody_else_can_have_a_child_added(isolated: Node) -> None:
         isolated.call(
             "core", "add", {"template": "dnsmasq", "id": "dnsmasq-x", "settings": settings}
         )
-    assert not any("dnsmasq" in item.path for item in isolated.status().components)
+    wait_until(
+        lambda: all(item.path != "core/dnsmasq-x" for item in isolated.status().components),
+        "what did not start is no child",
+    )
 
 
 def test_a_killed_node_leaves_no_dnsmasq_and_serves_again_after_a_boot(isolated: Node) -> None:
