@@ -148,8 +148,15 @@ class Guard:
             yield disks
 
     @asynccontextmanager
-    async def adding(self, machine: Machine, devices_xml: str) -> AsyncIterator[None]:
+    async def adding(
+        self, machine: Machine, devices_xml: str, *, has_below: bool = False
+    ) -> AsyncIterator[None]:
         """Hold the right to further disks of a machine that runs, while they are attached.
+
+        Args:
+            machine: which.
+            devices_xml: the disks.
+            has_below: it reads them already, as what its disks are overlays of, and is to write.
 
         Raises:
             DiskLeasedError: another machine uses one of them.
@@ -160,6 +167,7 @@ class Guard:
         more = await host.run(partial(host.driver.uses, text), machine, "look at the disk")
         here = (await host.look()).get(machine.uuid)
         disks = more if here is None else (*here.disks, *more)
+        disks = rules.strictest(disks) if has_below else disks
         async with self._refusing(machine), host.entering(machine, disks):
             held = await self._remembered.held(machine.uuid)
             if self._store is not None and here is not None and held is not None:
@@ -167,7 +175,28 @@ class Guard:
                     machine.uuid, node_id=self._node_id, epoch=held.epoch, disks=disks
                 )
                 await self._remembered.put(machine, held.epoch, rules.merged(disks))
-            yield
+            try:
+                yield
+            except NovacronError:
+                await self.refresh(machine)
+                raise
+
+    async def refresh(self, machine: Machine) -> None:
+        """Have the lease say what disks the machine uses by now; later, where it can't be now."""
+        host, uuid = self._host, machine.uuid
+        host.running.pop(uuid, None)
+        held = await self._remembered.held(uuid)
+        if held is None or self._store is None:
+            return
+        try:
+            here = (await host.look()).get(uuid)
+            if here is not None and here.disks != held.disks:
+                await self._store.set_disks(
+                    uuid, node_id=self._node_id, epoch=held.epoch, disks=here.disks
+                )
+                await self._remembered.put(machine, held.epoch, here.disks)
+        except NovacronError as exc:
+            self._context.log.warning("lease_disks_refused", vm=machine.name, reason=exc.message)
 
     async def claim(self, machine: Machine) -> int:
         """The epoch that this node has a running machine by; taken where nobody has it.

@@ -14,6 +14,7 @@ from services.vm.leases.driver import LeaseDriver
 from services.vm.leases.model import DiskUse, Lease, Machine, Wanted
 from services.vm.leases.reconcile import Running
 from services.vm.operations.calls import DeadlineCalls
+from services.vm.operations.errors import OperationUnknownError
 from supervisor.child.service import ServiceContext
 
 # A few hundred domains are read, and their files looked at on storage that may be slow.
@@ -79,10 +80,15 @@ class Host:
                 self.busy.pop(machine.uuid, None)
                 self.running.pop(machine.uuid, None)  # it is another run, or has other disks
 
-    async def look(self) -> dict[str, Running]:
-        """What runs now."""
+    async def look(self, *, is_afresh: bool = False) -> dict[str, Running]:
+        """What runs now.
+
+        Args:
+            is_afresh: also what is known is read again, as its disks may be others by now.
+        """
+        known = {} if is_afresh else dict(self.running)
         found = await self._calls.run(
-            partial(self.driver.look, dict(self.running)),
+            partial(self.driver.look, known),
             subject="leases",
             what="read what runs here",
             timeout_s=LOOK_TIMEOUT_S,
@@ -99,7 +105,11 @@ class Host:
             DiskLeasedError: another machine uses one of them.
         """
         rules.merged(wanted.disks)
-        users = [(here.machine, here.disks) for here in (await self.look()).values()]
+        try:
+            running = await self.look()
+        except OperationUnknownError:  # storage that hangs under one machine keeps no other
+            running = self.running
+        users = [(here.machine, here.disks) for here in running.values()]
         users += self.busy.values()
         others = [
             rules.OtherUse(lease=_as_lease(machine, self._node_id), use=use)

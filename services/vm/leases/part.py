@@ -115,9 +115,11 @@ class Leases:
             yield
 
     @asynccontextmanager
-    async def adding(self, machine: Machine, devices_xml: str) -> AsyncIterator[None]:
+    async def adding(
+        self, machine: Machine, devices_xml: str, *, has_below: bool = False
+    ) -> AsyncIterator[None]:
         """See ``Guard.adding``."""
-        async with self._load().guard.adding(machine, devices_xml):
+        async with self._load().guard.adding(machine, devices_xml, has_below=has_below):
             yield
 
     async def claim(self, uuid: str, name: str) -> int:
@@ -140,6 +142,11 @@ class Leases:
         guard.unsettled.discard(uuid)
         guard.leave(uuid)
         self.look_soon()
+
+    async def refresh(self, machine: Machine) -> None:
+        """See ``Guard.refresh``; nothing where no lease was ever taken or looked for."""
+        if self._loaded is not None:
+            await self._loaded.guard.refresh(machine)
 
     async def check_resume(self, ref: str) -> None:
         """See ``Guard.check_resume``."""

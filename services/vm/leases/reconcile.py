@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from services.vm.leases.model import DiskUse, Lease, Machine
+from services.vm.leases.model import DiskUse, Lease, LeaseState, Machine
 
 # After a kill between lease and start libvirt may still be about to start the guest.
 SETTLE_S = 30.0
@@ -66,10 +66,14 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Another node has the lease, and nothing says by what the machine here was started."""
+    """Another node has the lease, and nothing says that the machine here has lost it.
+
+    With the holder's own epoch, while that is heard of, it is the other end of a migration.
+    """
 
     running: Running
     lease: Lease
+    is_migration: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,13 @@ def reconcile(
     for uuid in sorted({*running, *by_uuid} - set(busy)):
         here, lease = running.get(uuid), by_uuid.get(uuid)
         if here is not None:
-            found.append(_judge(here, lease, node_id))
+            found.append(_judge(here, lease, node_id, now_s))
         elif lease is not None and _is_over(lease, node_id, now_s):
             found.append(Free(lease))
     return tuple(found)
 
 
-def _judge(here: Running, lease: Lease | None, node_id: str) -> Finding:
+def _judge(here: Running, lease: Lease | None, node_id: str, now_s: float) -> Finding:
     if lease is None:
         return Claim(here)
     if lease.is_held and lease.node_id == node_id:
@@ -120,8 +124,8 @@ def _judge(here: Running, lease: Lease | None, node_id: str) -> Finding:
         return Fence(here, lease)
     if not lease.is_held:
         return Claim(here)
-    # With the holder's own epoch it is the other end of a migration.
-    return Conflict(here, lease)
+    is_heard_of = lease.state(now_s) is LeaseState.HELD
+    return Conflict(here, lease, is_migration=is_heard_of and here.epoch == lease.epoch)
 
 
 def _is_over(lease: Lease, node_id: str, now_s: float) -> bool:

@@ -85,12 +85,11 @@ class Watch:
 
         Errors of libvirt are the host's to tell of; it is looked at again the next time.
         """
-        if self._looks % _READ_AGAIN_EACH == 0:
-            self._host.running.clear()
+        is_afresh = self._looks % _READ_AGAIN_EACH == 0
         self._looks += 1
         running: dict[str, Running] | None = None
         try:
-            running = dict(await self._host.look())
+            running = dict(await self._host.look(is_afresh=is_afresh))
         except NovacronError as exc:
             self._context.log.debug("leases_unlooked", reason=exc.message)
         reading = await self._renew(running or {})
@@ -136,8 +135,10 @@ class Watch:
                 await self._keep(here, lease)
             case Free(lease):
                 await self._free(lease)
-            case Conflict(here, lease):
-                unleased.update(self._conflict(here, lease))
+            case Conflict(here, lease, is_migration):
+                if not is_migration:
+                    why = f"node {lease.node_id} has it in epoch {lease.epoch}, and it runs here"
+                    unleased[here.machine.uuid] = f"{here.machine.name}: {why} as well"
             case Fence(here, _):
                 if await self._fence(finding):
                     fenced[here.machine.uuid] = f"{here.machine.name}: {finding.reason}"
@@ -185,12 +186,6 @@ class Watch:
                 await self._guard.release(machine, lease.epoch)
         except NovacronError as exc:
             self._context.log.warning("lease_kept", vm=lease.name, reason=exc.message)
-
-    def _conflict(self, here: Running, lease: Lease) -> dict[str, str]:
-        if here.epoch == lease.epoch:
-            return {}  # the other end of a migration
-        why = f"node {lease.node_id} has it in epoch {lease.epoch}, and it runs here as well"
-        return {here.machine.uuid: f"{here.machine.name}: {why}"}
 
     async def _fence(self, found: Fence) -> bool:
         """Keep it from its disks; False where it is gone or has its right again."""

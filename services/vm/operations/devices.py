@@ -133,6 +133,7 @@ class Devices:
             await self._run(guest, "detach a device from", work)
             if scope is Scope.LIVE:
                 await self._wait_gone(guest, request)
+        await self._leases.refresh(Machine(uuid=guest.uuid, name=guest.name))
         if not was_there:
             return Outcome(note=f"{guest.name} has no device {request.device}", changed=False)
         return Outcome(note=f"{guest.name} has let {request.device} go")

@@ -266,6 +266,7 @@ class Lifecycle:
 
     async def _wake(self, guest: Guest, progress: Progress) -> Outcome:
         """A guest that put itself to sleep is neither off nor paused."""
+        await self._leases.check_resume(guest.uuid)
         progress.step("waking it")
         await self._run(guest, "wake", partial(self._driver.wake, guest.uuid))
         return Outcome(note=f"{guest.name} is awake")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from protocol.errors import NovacronError
 from services.vm.errors import LibvirtRefusedError
+from services.vm.leases.model import Machine
 from services.vm.leases.part import Leases
 from services.vm.operations import snapshot_rules as rules
 from services.vm.operations.calls import DeadlineCalls
@@ -95,6 +97,7 @@ class Snapshots:
                     "it goes on with the files it had"
                 ) from exc
             raise
+        await self._leases.refresh(Machine(uuid=guest.uuid, name=guest.name))
         return Outcome(
             note=f"{guest.name} has the snapshot {request.snapshot}", result=dict(plan.files)
         )
@@ -129,6 +132,7 @@ class Snapshots:
 
         Raises:
             OperationRefusedError: there is none of that name, or the guest does not run.
+            DiskLeasedError: another guest's disk is an overlay of the file below, too.
             OperationFailedError: the disk does not keep up with the guest; the snapshot stays.
         """
         guest = await self._life.look(guest.uuid)
@@ -137,10 +141,13 @@ class Snapshots:
             raise OperationRefusedError(
                 f"{guest.name} does not run: start it (paused will do) to remove the snapshot"
             )
+        machine = Machine(uuid=guest.uuid, name=guest.name)
         gone = [memory] if memory else []
         for commit in rules.plan_removal(record, read_disks(await self._xml(guest))):
             progress.step(f"writing {commit.target} into the file below")
-            await self._commit(guest, commit, progress)
+            below = f"<disk>{_file_source(commit.base)}</disk>"
+            async with self._leases.adding(machine, below, has_below=True):
+                await self._commit(guest, commit, progress)
             gone.append(commit.top)
         work = partial(
             self._snapshots.forget,
@@ -150,6 +157,7 @@ class Snapshots:
         )
         await self._run(guest, "remove a snapshot of", work, SAVE_TIMEOUT_S)
         await self._clear(guest, gone)
+        await self._leases.refresh(machine)
         return Outcome(note=f"{guest.name} has the snapshot {request.snapshot} no more")
 
     async def _commit(self, guest: Guest, commit: rules.Commit, progress: Progress) -> None:
@@ -233,3 +241,7 @@ class Snapshots:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+def _file_source(path: str) -> str:
+    return ET.tostring(ET.Element("source", {"file": path}), encoding="unicode")

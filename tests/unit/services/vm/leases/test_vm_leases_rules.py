@@ -371,6 +371,10 @@ def test_what_runs_and_what_is_leased_are_compared() -> None:
     assert found(replace(here, epoch=5), elsewhere) == [Conflict]
     assert found(unmarked, elsewhere) == [Conflict]
     assert found(unmarked, free) == [Claim]
+    [end] = reconcile({"u": replace(here, epoch=5)}, [elsewhere], node_id="a", now_s=0.0)
+    assert end == Conflict(replace(here, epoch=5), elsewhere, is_migration=True)
+    [end] = reconcile({"u": replace(here, epoch=5)}, [elsewhere], node_id="a", now_s=TTL_S)
+    assert end == Conflict(replace(here, epoch=5), elsewhere, is_migration=False)
     assert found(None, held(), SETTLE_S - 0.1) == []
     assert found(None, held(), SETTLE_S) == [Free]
     assert found(None, elsewhere, SETTLE_S) == []
