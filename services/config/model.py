@@ -338,6 +338,19 @@ class Network(Section):
     bridge: Bridge = Bridge()
 
 
+class Autostart(Section):
+    """Machines that start with the host."""
+
+    enabled: Switch = Field(
+        default=True,
+        description="Start machines whose documents say so, once per boot of the host.",
+    )
+    parallel: Whole = Field(
+        default=2, ge=1, le=64, description="Machines of one priority that are started at once."
+    )
+    delay: Duration = Field(default=1.0, ge=0.1, le=60, description="Time between two starts.")
+
+
 class Migration(Section):
     """Moving machines to other nodes."""
 
@@ -377,6 +390,7 @@ class Vm(Section):
         default=FencedGuests.PAUSE,
         description="What is done to a machine that another node has taken over while it ran here.",
     )
+    autostart: Autostart = Autostart()
     migration: Migration = Migration()
 
 

@@ -22,6 +22,9 @@ def vm_settings(config: Config, *, state_dir: Path, postgres: Plain) -> dict[str
         "image_dirs": [str(state_dir / "images"), *(str(path) for path in vm.image_dirs)],
         "lease_ttl_s": vm.lease_ttl,
         "fenced_guests": vm.fenced_guests.value,
+        "autostart_enabled": vm.autostart.enabled,
+        "autostart_parallel": vm.autostart.parallel,
+        "autostart_delay_s": vm.autostart.delay,
         "migration": {
             "uri": migration.uri,
             "addresses": list(migration.addresses),

@@ -45,6 +45,13 @@ def test_an_operator_leads_a_guest_through_its_life(
     record = json.loads(said(node, "resume", "--json", "test"))
     assert (record["state"], record["method"]) == ("done", "vm.resume")
     assert record["caller"].startswith("operator/")
+    figures = json.loads(said(node, "top", "--once", "--json", "test"))
+    assert [item["name"] for item in figures["domains"]] == ["test"]
+    assert "test" in said(node, "top", "--once")
+    status = said(node, "status")
+    assert "connected to TEST" in status
+    assert "no machine to start in this boot of the host" in status
+    assert json.loads(said(node, "status", "--json"))["autostart"]["is_over"]
     begun = said(node, "autostart", "test", "on", "--no-wait")
     assert "test" in begun
 

@@ -76,6 +76,7 @@ DURATION_RANGES = {
     "security.secrets.refreshInterval": ("1s", "24h", "999ms", "25h"),
     "security.secrets.staleFor": ("1s", "30d", "999ms", "31d"),
     "vm.leaseTtl": ("10s", "1h", "9999ms", "61m"),
+    "vm.autostart.delay": ("100ms", "1m", "99ms", "61s"),
     "optional.workload.sampleInterval": ("1s", "1h", "999ms", "61m"),
 }
 
