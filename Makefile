@@ -5,7 +5,7 @@ RUN_FLAGS ?= --environment embedded
 # Two files at a time; "" for one, such as on a machine that does other things as well.
 TEST_FLAGS ?= --numprocesses 2
 
-.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data bench-vm lab clean
+.PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data bench-net bench-vm lab clean
 
 help:
 	@echo "make run     prepare this machine, then run a node in the foreground (Ctrl-C stops it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench   print the figures, one JSON line each"
 	@echo "make bench-supervisor   the supervisor beside supervisord, circus, Erlang and s6"
 	@echo "make bench-data         the data level: queries, health table; the long soak is soak_data"
+	@echo "make bench-net          networks beside the ip program, segments beside nft"
 	@echo "make bench-vm           machines beside libvirt-python and virsh, events, a killed platform"
 	@echo "make bench-security     the security level: audit log, sealing, policy"
 	@echo "make lab     two hosts with a node each and a link between them (Ctrl-C takes them down)"
@@ -53,6 +54,9 @@ bench-supervisor: setup
 
 bench-data: setup
 	$(PYTHON) -m tests.bench --only data
+
+bench-net: setup
+	$(PYTHON) -m tests.bench --only net_
 
 bench-vm: setup
 	$(PYTHON) -m tests.bench --only vm

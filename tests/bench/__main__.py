@@ -15,9 +15,10 @@ MODULES = (
     "bench_restart",
     "bench_call",
     "bench_idle",
+    "bench_net_networks",
     "bench_net_segments",
-    "bench_data",
     "bench_vm",
+    "bench_data",
     "bench_data_health",
 )
 # Has a main of its own and prints its figures itself.
