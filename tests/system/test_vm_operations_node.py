@@ -41,6 +41,11 @@ def test_an_operator_leads_a_guest_through_its_life(
     assert said(node, "stop", "test") == "test is off after its power button was pressed (ACPI)"
     assert said(node, "stop", "test") == "test was off already"
     assert said(node, "start", "test") == "test runs"
+    row = said(node, "leases", "--all").splitlines()[1].split()
+    assert (row[0], row[2], row[-2:]) == ("test", "held", [row[-2], "runs"])
+    [lease] = json.loads(said(node, "leases", "--json"))["leases"]
+    assert (lease["name"], lease["is_running"]) == ("test", True)
+    assert lease["acquired_by"].startswith("operator/")
     assert said(node, "pause", "test") == "test is paused"
     record = json.loads(said(node, "resume", "--json", "test"))
     assert (record["state"], record["method"]) == ("done", "vm.resume")
@@ -66,6 +71,8 @@ def test_an_operator_leads_a_guest_through_its_life(
 
     for arguments, code, text in (
         (("start", "nobody"), 1, "nobody"),
+        (("assign", "nobody", "node-2"), 1, "there is no document nobody"),
+        (("start", "--takeover", "nobody"), 1, "nobody"),
         (("image", "create", data, "8M"), 1, "nothing is overwritten"),
         (("image", "info", "/etc/shadow"), 1, "outside the directories"),
         (("resize", "test"), 2, "nothing to resize"),

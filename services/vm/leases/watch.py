@@ -152,7 +152,8 @@ class Watch:
         try:
             lease = await self._guard.acquire(wanted)
             settle = partial(self._host.driver.settle_epoch, machine.uuid, lease.epoch)
-            await self._host.run(settle, machine, "write its epoch")
+            if not await self._host.run(settle, machine, "write its epoch"):
+                await self._guard.release(machine, lease.epoch)  # it has ended meanwhile
         except NovacronError as exc:
             return exc.message
         finally:
