@@ -61,6 +61,7 @@ DOMAINS_LISTED_MAX = 2048
 REREAD_PAUSES_S = (1.0, 5.0, 15.0)
 REREAD_PERIOD_S = 60.0
 _ENDS = (DomainEventKind.STOPPED, DomainEventKind.CRASHED)
+_RUNS_AGAIN = (DomainEventKind.STARTED, DomainEventKind.RESUMED)
 
 
 class VmService(Service):
@@ -314,7 +315,7 @@ class VmService(Service):
         self._emit(event)
         if event.kind in _ENDS:
             self._leases.note_ended(event.uuid)
-        elif event.kind is DomainEventKind.STARTED:
+        elif event.kind in _RUNS_AGAIN:
             self._leases.look_soon()
         self._take(apply_event(self._domains, event).values())
         if event.uuid not in self._unread:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from protocol.errors import NovacronError
 from services.vm.documents.store import DOCUMENTS_MAX
@@ -23,6 +24,8 @@ from services.vm.leases.watch import Watch
 from supervisor.child.service import ServiceContext
 
 _DISKS_MAX = 16
+# Of a message of 1 MiB; the leases themselves take some 350 bytes each.
+_PATH_BYTES_MAX = 400 << 10
 
 
 class Methods:
@@ -57,12 +60,12 @@ class Methods:
             reading, is_stale = await self._store.list(), False
         except LeasesUnavailableError:
             reading, is_stale = await self._remembered_reading(), True
-        infos = tuple(
+        infos = [
             self._info(lease, reading.now_s, reading.disks, running) for lease in reading.leases
-        )
+        ]
         return LeaseList(
             node_id=self._node_id,
-            leases=infos,
+            leases=fit_disks(infos),
             is_stale=is_stale,
             unleased=dict(self._watch.unleased),
             omitted=reading.omitted,
@@ -135,3 +138,14 @@ class Methods:
             fenced=self._watch.fenced.get(lease.uuid, "").partition(": ")[2],
             disks=tuple((mode, path) for path, mode in sorted(uses))[:_DISKS_MAX],
         )
+
+
+def fit_disks(
+    infos: Sequence[LeaseInfo], bytes_max: int = _PATH_BYTES_MAX
+) -> tuple[LeaseInfo, ...]:
+    """The leases; from where the paths do not fit into a message any more, without disks."""
+    found = []
+    for info in infos:
+        bytes_max -= sum(len(path.encode()) + 10 for _, path in info.disks)
+        found.append(info if bytes_max >= 0 else replace(info, disks=()))
+    return tuple(found)

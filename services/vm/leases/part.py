@@ -160,6 +160,8 @@ class Leases:
     def note_ended(self, uuid: str) -> None:
         """The same, later: for events."""
         if self._loaded is not None:
+            if self._loaded.watch is not None and uuid in self._loaded.watch.fenced:
+                self.look_soon()
             task = asyncio.create_task(self.ended(uuid), name="vm-lease-ended")
             self._ending.add(task)
             task.add_done_callback(self._ending_over)

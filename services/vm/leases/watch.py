@@ -100,7 +100,7 @@ class Watch:
             reading.leases,
             node_id=self._node_id,
             now_s=reading.now_s,
-            busy=self._host.busy,
+            busy={*self._host.busy, *self._guard.unsettled},
         )
         unleased: dict[str, str] = {}
         fenced: dict[str, str] = {}

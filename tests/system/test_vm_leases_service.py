@@ -1,0 +1,138 @@
+"""Documents and leases on libvirt's test driver and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import psycopg
+import pytest
+
+from services.vm.documents.model import Power, VmDocument
+from services.vm.documents.records import DocumentList, Outcome
+from services.vm.documents.steps import StepKind
+from services.vm.leases.errors import AssignRefusedError, LeasedElsewhereError
+from services.vm.leases.model import AssignReply, LeaseList, LeaseState
+from services.vm.libvirt_adapter import start_event_loop
+from services.vm.operations.model import OperationRecord
+from tests.fixtures.fix_postgres import PostgresDatabase
+from tests.system.vm_documents_running import NODE, Node, running
+
+pytestmark = [pytest.mark.libvirt, pytest.mark.postgres]
+
+URI = "test:///default"
+
+
+@pytest.fixture
+def driver() -> Iterator[Any]:
+    """A connection to the test driver; its domains are the process's, and taken away again."""
+    start_event_loop()
+    connection = libvirt.open(URI)
+    before = {domain.UUIDString() for domain in connection.listAllDomains(0)}
+    yield connection
+    for domain in connection.listAllDomains(0):
+        if domain.UUIDString() not in before:
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+    connection.close()
+
+
+def change(database: PostgresDatabase, statement: str, *parameters: object) -> None:
+    """Change a table past the node."""
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute(statement, parameters)
+
+
+async def leased(node: Node, name: str) -> tuple[LeaseState, int, str] | None:
+    """State, epoch and who ordered it."""
+    found = await node.ask("vm.leases", LeaseList)
+    for item in found.leases:
+        if item.name == name:
+            return item.state, item.epoch, item.acquired_by
+    return None
+
+
+async def start(node: Node, name: str) -> str:
+    """Start a machine; "" or the error's code."""
+    record = await node.ask("vm.start", OperationRecord, domain=name, wait_s=30.0)
+    return record.error_code
+
+
+def test_an_apply_takes_leases_and_gives_them_back(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """Of what it starts and stops; one that it can't have fails alone, and says why."""
+
+    async def scenario() -> None:
+        one, two = (VmDocument(name=name, power=Power.ON) for name in ("one", "two"))
+        async with running(URI, postgres_database, tmp_path) as node:
+            change(
+                postgres_database,
+                "INSERT INTO vm_leases VALUES (%s, 'two', 'node-2', 4, true, now(), now(), "
+                "now() + interval '1 h', 'bob')",
+                two.domain_uuid,
+            )
+            reply = await node.apply(one, two)
+
+            outcomes = {
+                result.step.name: (result.outcome, result.code)
+                for result in reply.results
+                if result.step.kind is StepKind.START
+            }
+            assert outcomes == {
+                "one": (Outcome.DONE, ""),
+                "two": (Outcome.FAILED, "vm.leased_elsewhere"),
+            }
+            assert await leased(node, "one") == (LeaseState.HELD, 1, "operator/anna")
+            assert not driver.lookupByName("two").isActive()
+            assert (await node.plan()) == [(StepKind.START, "two")]  # and "one" as it should be
+
+            await node.apply(VmDocument(name="one", power=Power.OFF))
+            deadline = asyncio.get_running_loop().time() + 20.0
+            while await leased(node, "one") != (LeaseState.FREE, 1, "operator/anna"):
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+
+
+def test_an_assigned_machine_starts_there_and_not_here(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """Not while it runs; afterwards its domain here is an orphan that nobody starts."""
+
+    async def scenario() -> None:
+        async with running(URI, postgres_database, tmp_path) as node:
+            for name in (NODE, "node-2"):
+                change(
+                    postgres_database,
+                    "INSERT INTO node VALUES (%s, 'boot', 1, 'ready', 6, '1', 'test', '{}', "
+                    "now(), now())",
+                    name,
+                )
+            await node.apply(VmDocument(name="goes", power=Power.ON))
+            with pytest.raises(LeasedElsewhereError, match="stop it there"):
+                await node.ask("vm.assign", AssignReply, name="goes", node="node-2")
+            driver.lookupByName("goes").destroy()
+            with pytest.raises(AssignRefusedError, match="no node node-3"):
+                await node.ask("vm.assign", AssignReply, name="goes", node="node-3")
+            reply = await node.ask("vm.assign", AssignReply, name="goes", node="node-2")
+
+            assert (reply.was, reply.epoch, reply.changed) == (NODE, 2, True)
+            assert ("vm:document-assigned", "goes") in [
+                (told, fields.get("vm")) for told, fields in node.context.events
+            ]
+            assert await start(node, "goes") == "vm.document_elsewhere"
+            assert await node.plan() == [(StepKind.ORPHAN, "goes")]
+            assert (await node.ask("vm.documents", DocumentList)).documents == ()
+
+            back = await node.ask("vm.assign", AssignReply, name="goes", node=NODE)
+            assert (back.was, back.epoch) == ("node-2", 3)
+            assert [kind for kind, _ in await node.plan()] == [StepKind.MARK, StepKind.START]
+            assert await start(node, "goes") == ""
+
+    asyncio.run(scenario())
