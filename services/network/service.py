@@ -201,7 +201,7 @@ class NetworkService(Service):
             await self._serving.check(request)
         reply = await self._networks.calls()[name](request)
         if name == "networks.apply":
-            await self._serving.settled()
+            await self._serving.applied()
         return reply
 
     async def _open_networks(self) -> None:

@@ -136,6 +136,26 @@ def _exchange(
     return Offer(socket.inet_ntoa(answer[16:20]), found)
 
 
+async def dhcp6(machine: Machine) -> str:
+    """The address that a server offers to a machine, RFC 8415; asked until there is one."""
+    duid = b"\0\3\0\1" + bytes.fromhex(machine.mac.replace(":", ""))
+    wanted = struct.pack("!HH", 1, len(duid)) + duid + struct.pack("!HHIII", 3, 12, 7, 0, 0)
+    client = machine.socket(socket.SOCK_DGRAM, socket.AF_INET6)
+    with client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        client.settimeout(SILENCE_S)
+        client.bind(("::", 546))
+        async with asyncio.timeout(ANSWER_S):
+            while True:
+                with contextlib.suppress(OSError):  # its own address is not yet sure of itself
+                    client.sendto(b"\1\0\0\1" + wanted, ("ff02::1:2", 547))
+                    answer = client.recv(2048)
+                    place = answer.find(struct.pack("!HH", 5, 24))  # an address with its lives
+                    if answer[:1] == b"\2" and place > 0:
+                        return socket.inet_ntop(socket.AF_INET6, answer[place + 4 : place + 20])
+                await asyncio.sleep(0.1)
+
+
 def _options(data: bytes) -> Iterator[tuple[int, bytes]]:
     place = 0
     while place + 1 < len(data) and data[place] != 255:
@@ -160,9 +180,9 @@ def ask(machine: Machine, server: str, name: str) -> str | None:
     return socket.inet_ntoa(answer[-4:]) if count else ""
 
 
-def serve_tcp(machine: Machine, port: int = 80) -> socket.socket:
+def serve_tcp(machine: Machine, port: int = 80, *, family: int = socket.AF_INET) -> socket.socket:
     """A socket that takes connections."""
-    found = machine.socket(socket.SOCK_STREAM)
+    found = machine.socket(socket.SOCK_STREAM, family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     found.bind(("", port))
     found.listen(8)
@@ -172,14 +192,16 @@ def serve_tcp(machine: Machine, port: int = 80) -> socket.socket:
 
 def taken_from(listening: socket.socket) -> str:
     """The address that the next connection comes from; it is closed."""
-    found, (address, _port) = listening.accept()
+    found, address = listening.accept()
     found.close()
-    return str(address)
+    return str(address[0])
 
 
 def connects(machine: Machine, address: str, port: int = 80, *, wait_s: float = ANSWER_S) -> bool:
     """Tell whether somebody takes a connection."""
-    client = machine.socket(socket.SOCK_STREAM)
+    client = machine.socket(
+        socket.SOCK_STREAM, socket.AF_INET6 if ":" in address else socket.AF_INET
+    )
     with client:
         client.settimeout(wait_s)
         try:

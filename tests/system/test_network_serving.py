@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pwd
 import socket
 import subprocess
@@ -13,13 +14,14 @@ import pytest
 from protocol.messages.health import HealthState
 from services.network.serving import configs
 from services.network.serving.errors import DnsmasqConfigError
-from services.network.serving.model import Dns, Mode, Reservation
+from services.network.serving.model import Dns, Mode, Range, Reservation
 from services.network.serving.place import account
 from supervisor.child.service import Request
 from tests.fixtures.fix_netns import ip
 from tests.fixtures.fix_node import ROOT
 from tests.system.segments_running import nft
 from tests.system.serving_running import (
+    ANSWER_S,
     MAC,
     SILENCE_S,
     WORLD,
@@ -27,6 +29,7 @@ from tests.system.serving_running import (
     ask,
     connects,
     dhcp,
+    dhcp6,
     host,
     in_host,
     machines,
@@ -117,6 +120,36 @@ def test_packets_pass_as_the_mode_says() -> None:
                 assert not connects(world, "10.20.0.50", wait_s=SILENCE_S)
                 in_world.close()
                 in_guest.close()
+
+    in_host(scenario)
+
+
+def test_ip6_is_advertised_given_out_and_carried() -> None:
+    """A default route by advertisement, an address by DHCPv6, and NAT out of the host."""
+
+    async def scenario() -> None:
+        with machines() as (guest, world):
+            ip("addr", "add", "fd00:20::1/64", "dev", "br0", "nodad")
+            ip("addr", "add", "2001:db8::1/64", "dev", "up0", "nodad")
+            ip("route", "add", "default", "via", "2001:db8::254", "dev", "up0")
+            world.ip("addr", "add", "2001:db8::254/64", "dev", "eth0", "nodad")
+            async with host() as node:
+                listening = serve_tcp(world, family=socket.AF_INET6)
+                await node.serve(
+                    network(
+                        gateway="fd00:20::1/64",
+                        ranges=(Range(first="fd00:20::100", last="fd00:20::1ff"),),
+                        reservations=(Reservation(mac=MAC, address="fd00:20::42"),),
+                    )
+                )
+                assert await dhcp6(guest) == "fd00:20::42"
+                guest.ip("addr", "add", "fd00:20::42/64", "dev", "eth0", "nodad")
+                async with asyncio.timeout(ANSWER_S):
+                    while "default via fe80" not in guest.ip("-6", "route"):  # noqa: ASYNC110 - the kernel
+                        await asyncio.sleep(0.05)
+                assert connects(guest, "2001:db8::254")
+                assert taken_from(listening) == "2001:db8::1"
+                listening.close()
 
     in_host(scenario)
 

@@ -157,6 +157,12 @@ def test_dnsmasq_outlives_the_network_service_and_comes_back_from_its_own_end(
     assert served(isolated).restarts == first.restarts + 1
     assert isolated.component("core/network").restarts == service.restarts + 1
 
+    inside(isolated, "nft", "delete", "table", "inet", "novacron-networks")
+    isolated.wait_state("core/network", "degraded", WAIT_S)
+    isolated.call("core/network", "networks.apply", {}, timeout_s=WAIT_S)
+    isolated.wait_state("core/network", "healthy", WAIT_S)
+    assert "novacron-networks" in inside(isolated, "nft", "list", "tables")
+
 
 def test_a_dnsmasq_that_can_not_start_is_degraded_and_mended(isolated: Node) -> None:
     """Its last words are the reason; the other parts go on; a changed file is written again."""

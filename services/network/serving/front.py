@@ -100,12 +100,16 @@ class Serving:
         if document == self._wanted:
             return
         self._wanted = document
-        if self._part is None and not self._was_open() and not _has_subnets(document):
-            return
-        self._task = self._spawn(self._serve(), "serve-networks")
+        self._begin()
 
-    async def settled(self) -> None:
-        """Wait until what is wanted is served, or has failed; a caller's end does not end it."""
+    async def applied(self) -> None:
+        """Wait until what is wanted is served anew, or has failed.
+
+        Also where nothing changed: somebody else may have changed the rules. The caller's end does
+        not end it.
+        """
+        if self._task is None or self._task.done():
+            self._begin()
         if self._task is not None:
             await asyncio.shield(self._task)
 
@@ -131,6 +135,10 @@ class Serving:
         """Stop following; what is served goes on."""
         if self._part is not None:
             self._part.close()
+
+    def _begin(self) -> None:
+        if self._part is not None or self._was_open() or _has_subnets(self._wanted):
+            self._task = self._spawn(self._serve(), "serve-networks")
 
     async def _serve(self) -> None:
         from services.network.serving.children import Children
