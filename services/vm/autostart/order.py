@@ -15,9 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from services.vm.autostart.model import AutostartOutcome, AutostartRecord, AutostartResult
-from services.vm.documents.records import DocumentInfo
+
+if TYPE_CHECKING:
+    from services.vm.documents.records import DocumentInfo
 
 # After these a machine is tried again, as long as there are attempts left.
 ATTEMPTS_MAX = 3

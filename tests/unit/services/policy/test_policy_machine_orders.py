@@ -49,3 +49,24 @@ def test_what_became_of_orders_is_everybody_s_to_see() -> None:
     for method in ("vm.operation", "vm.operations"):
         found = decide(policy, names.person_path("anna"), ("viewer",), method, "core/vm")
         assert (found.is_allowed, found.is_audited) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("caller", "roles", "is_allowed"),
+    [
+        (names.person_path("anna"), ("viewer",), True),
+        ("optional/workload", (), True),
+        ("api", (), True),
+        ("data/cache", (), False),
+        (names.person_path("eve"), (), False),
+    ],
+)
+def test_figures_are_for_who_may_look(
+    caller: str, roles: tuple[str, ...], is_allowed: bool
+) -> None:
+    """Viewers and the workload monitor see what machines use; it takes no record."""
+    policy = source.read(SHIPPED, ACCOUNTS).policy
+
+    found = decide(policy, caller, roles, "vm.statistics", "core/vm")
+
+    assert (found.is_allowed, found.is_audited) == (is_allowed, False)

@@ -139,3 +139,59 @@ def test_gauges_of_an_ended_component_go_and_its_counters_stay() -> None:
     assert b'novacron_a{component="core/vm"}' not in generate_latest(registry)
     assert registry.get_sample_value("novacron_b_total", {"component": "core/vm"}) == 1.0
     assert series.apply(gauge("novacron_a"), component="other")
+
+
+def subject(kind: MetricKind, name: str, vm: str, value: float = 1.0) -> MetricSample:
+    """A sample about a machine."""
+    return MetricSample(kind, name, value, {"vm": vm})
+
+
+def test_what_a_component_forgets_is_gone_and_leaves_room() -> None:
+    """The series with those labels go, of that component and family alone."""
+    registry, series = make(series_max=4)
+    name = "novacron_vm_cpu_seconds_total"
+    for component, vm in (("core/vm", "a"), ("core/vm", "b"), ("other", "a")):
+        series.apply(subject(MetricKind.COUNTER, name, vm), component=component)
+    series.apply(subject(MetricKind.GAUGE, "novacron_vm_memory_bytes", "a"), component="core/vm")
+
+    is_taken = series.apply(subject(MetricKind.FORGET, name, "a"), component="core/vm")
+
+    shown = generate_latest(registry).decode()
+    assert is_taken
+    assert f'{name}{{component="core/vm",vm="a"}}' not in shown
+    assert f'{name}{{component="core/vm",vm="b"}}' in shown
+    assert f'{name}{{component="other",vm="a"}}' in shown
+    assert 'novacron_vm_memory_bytes{component="core/vm",vm="a"}' in shown
+    assert series.size()[1] == 3
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"disk": "vda"}, {"vm": "nobody"}, {"vm": "a", "disk": "vda"}]
+)
+def test_what_was_never_there_is_forgotten_easily(labels: dict[str, str]) -> None:
+    """No series goes that has not all the labels, and none is dropped or made for it."""
+    _, series = make()
+    series.apply(subject(MetricKind.COUNTER, "novacron_a_total", "a"), component="core/vm")
+
+    for name in ("novacron_a_total", "novacron_unknown_total"):
+        sample = MetricSample(MetricKind.FORGET, name, 0.0, labels)
+        if labels:
+            assert series.apply(sample, component="core/vm")
+
+    assert series.size() == (1, 1)
+    assert not series.dropped
+
+
+def test_a_component_s_restart_begins_without_what_it_forgot() -> None:
+    """Counters of machines that only it knew go with it; its own counters are history."""
+    registry, series = make()
+    series.apply(subject(MetricKind.COUNTER, "novacron_a_total", "a"), component="core/vm")
+    series.apply(subject(MetricKind.COUNTER, "novacron_a_total", "a"), component="other")
+    series.apply(MetricSample(MetricKind.COUNTER, "novacron_b_total", 1.0), component="core/vm")
+
+    series.forget_ended("core/vm")
+
+    shown = generate_latest(registry).decode()
+    assert 'novacron_a_total{component="core/vm"' not in shown
+    assert 'novacron_a_total{component="other"' in shown
+    assert 'novacron_b_total{component="core/vm"' in shown
