@@ -41,31 +41,8 @@ def test_a_machine_has_a_line_with_its_figures() -> None:
     lines = shown(StatisticsReply(domains=(IDLE, WEB), time_s=1.0, interval_s=2.0))
 
     assert lines[0].startswith("2 running, CPU 185.0%, memory 1.0 GiB assigned")
-    assert lines[3].split() == (
-        [
-            "web1",
-            "running",
-            "185.0",
-            "2",
-            "300",
-            "MiB",
-            "1.0",
-            "GiB",
-            "2.0",
-            "GiB",
-            "2",
-            "KiB",
-            "0",
-            "B",
-            "0.5",
-            "0",
-            "1.0",
-            "MiB",
-            "10",
-            "B",
-            "3.0",
-        ]
-    )
+    figures = "185.0 2 300 MiB 1.0 GiB 2.0 GiB 2 KiB 0 B 0.5 0 1.0 MiB 10 B 3.0"
+    assert " ".join(lines[3].split()) == f"web1 running {figures}"
     assert "\x1b" not in lines[4]
     assert "(stale)" in lines[4]
     assert lines[4].split().count("-") == 12
@@ -147,9 +124,8 @@ def test_status_tells_what_became_of_autostart() -> None:
     assert "connected to QEMU by libvirt 9.0.0" in text
     assert "2 running, 1 shutoff" in text
     assert "under way: 1 of 2 machines to go" in text
-    assert ["db", "900", "failed", "2", "1m", "0s", "no", "disk"] in [
-        line.split() for line in text.splitlines()
-    ]
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "db 900 failed 2 1m 0s no disk" in rows
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ def test_domain_events_past_the_limit_are_dropped_and_that_is_told_once_when_emp
 
     async def scenario() -> None:
         inbox = Inbox(domain_events_max=2)
+        assert inbox.is_empty()
         for _ in range(2):
             inbox.put(DomainChanged(1, EVENT))
         assert not inbox._was_full
+        assert not inbox.is_empty()
 
         inbox.put(DomainChanged(1, EVENT))
         inbox.put(Lost(1, "eof"))
