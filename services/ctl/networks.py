@@ -105,6 +105,7 @@ def render_view(view: NetworksView, *, width: int) -> list[Line]:
 
 
 def _row(link: LinkView) -> tuple[Span, ...]:
+    more = f" and {link.ports_omitted} more" if link.ports_omitted else ""
     return (
         Span(printable(link.name), Tone.STRONG),
         Span(printable(link.network or "-")),
@@ -112,7 +113,7 @@ def _row(link: LinkView) -> tuple[Span, ...]:
         Span("up" if link.is_up else "down", Tone.GOOD if link.is_up else Tone.BAD),
         Span(str(link.mtu)),
         Span(printable(link.master or "-")),
-        Span(printable(" ".join((*link.addresses, *link.ports)))),
+        Span(printable(" ".join((*link.addresses, *link.ports))) + more),
     )
 
 

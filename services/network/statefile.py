@@ -12,7 +12,8 @@ from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.records import from_wire, to_wire
 
 R = TypeVar("R")
-_BYTES_MAX = 8 << 20
+# The way back of a change of some ten thousand links.
+_BYTES_MAX = 32 << 20
 
 
 class StateFile(Generic[R]):
@@ -74,12 +75,15 @@ class StateFile(Generic[R]):
             NovacronError: of the class ``error``: it could not be written; the old one is whole.
         """
         file = self._file
+        text = json.dumps(to_wire(record))  # dump to a file would take ten times as long
+        if len(text) > _BYTES_MAX:
+            raise self._error(f"{file} would be larger than {_BYTES_MAX} bytes", file=str(file))
         temporary = file.with_suffix(file.suffix + ".new")
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(to_wire(record)))  # dump would take ten times as long
+                stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.rename(file)

@@ -156,6 +156,14 @@ def test_a_change_touches_only_what_differs(tmp_path: Path) -> None:
             "up0 has the address 192.0.2.1/24",
         ),
         (
+            [
+                "link add up0 type veth peer name up0p",
+                "link set up0 up",
+                "route add 10.77.0.0/16 dev up0",
+            ],
+            "up0 has the route 10.77.0.0/16 over it",
+        ),
+        (
             ["link add up0 type veth peer name up0p", "addr add 10.20.0.9/16 dev up0p"],
             "10.20.0.254/24 overlaps 10.20.0.9/16 on up0p",
         ),

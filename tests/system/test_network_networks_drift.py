@@ -217,6 +217,56 @@ def test_after_a_boot_of_the_host_everything_is_made_anew(tmp_path: Path, text: 
     in_netns(scenario)
 
 
+async def boot_with_a_taken_vni(state: Path) -> None:
+    """A host after a boot, where somebody else has the VNI of one of the two networks by now."""
+    veth("under0", "up0")
+    ip("addr", "add", "192.0.2.10/24", "dev", "under0")
+    async with running(state) as node:
+        await node.apply(SEGMENT + GUESTS.replace("networks:\n", ""))
+    for name in ("vx4020", "br-tenants", "br-guests"):
+        ip("link", "del", name)
+    theirs = ("type", "vxlan", "id", "4020", "local", "192.0.2.10", "dstport", "4789")
+    ip("link", "add", "theirs0", *theirs)
+    file = state / "network" / "networks.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"boot": "another"}))
+
+
+def test_a_network_that_can_not_be_made_keeps_no_other_from_being_made(tmp_path: Path) -> None:
+    """What the kernel says of it is told; it is made when what was in the way is gone."""
+
+    async def scenario() -> None:
+        await boot_with_a_taken_vni(tmp_path)
+        async with running(tmp_path) as node:
+            assert addresses("br-guests") == ["10.20.0.254/24"]
+            assert links()["up0"]["master"] == "br-guests"
+            assert "VXLAN vx4020" in node.context.health.reason
+            assert "EEXIST" in node.context.health.reason
+            ip("link", "del", "theirs0")
+            await wait_until(lambda: "vx4020" in links(), "the segment", DEADLINE_S)
+            await wait_until(
+                lambda: node.context.health.state is HealthState.HEALTHY, "recovery", DEADLINE_S
+            )
+
+    in_netns(scenario)
+
+
+def test_a_network_that_fails_on_and_on_leaves_the_others_their_repairs(tmp_path: Path) -> None:
+    """Its attempts are counted by themselves, and end for a while."""
+
+    async def scenario() -> None:
+        await boot_with_a_taken_vni(tmp_path)
+        async with running(tmp_path) as node:
+            for _ in range(2 * REPAIRS_MAX):
+                await node.service.check()
+            ip("link", "del", "br-guests")
+
+            await wait_until(lambda: "br-guests" in links(), "repair", DEADLINE_S)
+            await wait_until(lambda: bool(addresses("br-guests")), "address", DEADLINE_S)
+            assert "EEXIST" in node.context.health.reason
+
+    in_netns(scenario)
+
+
 def test_networks_outlive_the_service_and_are_taken_over_again(tmp_path: Path) -> None:
     """Stopping leaves everything; the next start changes nothing."""
 

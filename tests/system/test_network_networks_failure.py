@@ -73,7 +73,7 @@ def test_an_interface_that_vanishes_between_plan_and_apply_takes_the_change_back
             before = picture()
             real = applying.read_host
 
-            async def read_and_lose(marks: Marks, **values: bool) -> Observed:
+            async def read_and_lose(marks: Marks, **values: frozenset[str] | None) -> Observed:
                 found = await real(marks, **values)
                 if "up1" in found.by_name:
                     ip("link", "del", "up1")
@@ -102,7 +102,7 @@ def test_a_link_of_that_name_that_appears_meanwhile_is_not_touched(
         real = applying.read_host
         made: list[bool] = []
 
-        async def read_and_make(marks: Marks, **values: bool) -> Observed:
+        async def read_and_make(marks: Marks, **values: frozenset[str] | None) -> Observed:
             found = await real(marks, **values)
             if not made:
                 ip("link", "add", "br-guests", "type", "bridge")
@@ -122,7 +122,7 @@ def test_a_link_of_that_name_that_appears_meanwhile_is_not_touched(
     in_netns(scenario)
 
 
-@pytest.mark.parametrize("write", [1, 3])
+@pytest.mark.parametrize("write", [1, 3, 4])
 def test_a_full_disk_takes_the_change_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_full_disk_takes_the_change_back(
 
             def full(descriptor: int) -> None:
                 calls.append(descriptor)
-                if len(calls) == write:  # journal, its directory, then the confirmation
+                if len(calls) == write:  # journal, its directory, then the confirmation and its
                     raise OSError(28, "No space left on device")
                 real(descriptor)
 
@@ -153,6 +153,9 @@ def test_a_full_disk_takes_the_change_back(
             }
             assert (await node.show())["status"]["revision"] == 1
             assert not journal_of(tmp_path).exists()
+        async with running(tmp_path) as node:
+            assert picture() == now
+            assert node.events() == []
 
     in_netns(scenario)
 

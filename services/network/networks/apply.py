@@ -30,19 +30,19 @@ from services.network.networks.errors import (
     NetworksUnsupportedError,
 )
 from services.network.networks.kernel import Kernel
+from services.network.networks.mend import describe, difference, finished, listed, mend
 from services.network.networks.model import DriftPolicy, NetworksDocument
 from services.network.networks.observed import Marks, Observed
 from services.network.networks.plan import NetworksPlan, plan_networks
 from services.network.networks.reading import read_host
 from services.network.networks.records import Applied, NetworksState, NetworksStatus
 from services.network.networks.simulate import pending
-from services.network.networks.steps import Step, describe_step
+from services.network.networks.steps import Step
 from services.network.networks.store import FORMAT, Confirmed, Journal, NetworkStore, boot_id
 from services.network.plan import REPAIRS_MAX, REPAIRS_WINDOW_S, may_repair
 
 # What the host loses or gets while it is restored is looked at anew; this often is enough.
 _RESTORE_ATTEMPTS_MAX = 3
-_REASONS_TOLD = 3
 # Raises where the change must be taken back; returns what answered.
 Probe = Callable[[], Awaitable[tuple[str, ...]]]
 _REFUSED = (
@@ -55,10 +55,17 @@ _REFUSED = (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the host found: how it differs, and what was done about it."""
+    """What a look at the host found.
+
+    Attributes:
+        drift: how it differs, or differed before it was repaired.
+        repaired: the steps that mended it.
+        restored: what was taken back, or made anew after a boot.
+    """
 
     drift: str = ""
     repaired: tuple[Step, ...] = ()
+    restored: str = ""
 
 
 class Networks:
@@ -79,6 +86,9 @@ class Networks:
         self._lock = asyncio.Lock()
         self._is_changing = False
         self._repaired_at_s: deque[float] = deque(maxlen=REPAIRS_MAX)
+        # Networks that could not be mended, with the reason, and when that was tried.
+        self._faults: dict[str, str] = {}
+        self._failed_at_s: deque[float] = deque(maxlen=REPAIRS_MAX)
         self._status = NetworksStatus(state=NetworksState.NONE)
 
     @property
@@ -121,7 +131,7 @@ class Networks:
             NetlinkFailedError: the links can't be read.
         """
         target = self._target(document)
-        return self._plan(target, await read_host(self._marks, routes=True), force=force)
+        return await self._read_plan(target, force=force)
 
     async def apply(
         self, document: NetworksDocument | None, probe: Probe, *, force: bool = False
@@ -156,8 +166,7 @@ class Networks:
         async with self._lock:
             try:
                 if self._unfinished is not None:
-                    restored = await self._recover()
-                    return Look(drift=restored)
+                    return Look(restored=await self._recover())
                 return await self._look()
             except (*_REFUSED, NetworksStateError) as exc:
                 self._note(NetworksState.FAILED, exc.message)
@@ -165,13 +174,18 @@ class Networks:
 
     async def _look(self) -> Look:
         assert self._confirmed is not None, "look has asked"
-        document = self._confirmed.document
-        plan = self._kept(await read_host(self._marks))
-        drift = _difference(plan)
+        plan = await self._read_kept()
+        drift = difference(plan)
+        # Nothing is made after a boot before this does it, which is no drift.
+        is_new_boot = self._confirmed.boot != boot_id()
         if not drift:
             self._note(NetworksState.IN_FORCE)
+            if is_new_boot:
+                self._confirmed = replace(self._confirmed, boot=boot_id())
+                self._store.write_confirmed(self._confirmed)
             return Look()
-        if document.drift is DriftPolicy.REPORT or not plan.steps:
+        is_told = self._confirmed.document.drift is DriftPolicy.REPORT and not is_new_boot
+        if is_told or not plan.steps:
             advice = "" if plan.conflicts else "; 'novacronctl net apply' puts it back"
             self._note(NetworksState.DRIFTED, drift + advice)
             return Look(drift=drift)
@@ -182,20 +196,36 @@ class Networks:
                 "else, and left alone for as long",
             )
             return Look(drift=drift)
-        self._repaired_at_s.append(time.monotonic())
-        await self._kernel.carry_out(plan.steps)
-        left = _difference(self._kept(await read_host(self._marks)))
-        self._status = replace(self._status, repairs=self._status.repairs + 1)
+        repaired = await self._mend(plan)
+        left = "; ".join(self._faults.values()) or difference(await self._read_kept())
         self._note(NetworksState.DRIFTED if left else NetworksState.IN_FORCE, left)
-        return Look(drift=drift, repaired=plan.steps)
+        if not repaired:
+            return Look(drift=left)
+        if is_new_boot:
+            return Look(drift=left, restored=f"made anew after a boot: {describe(repaired)}")
+        self._status = replace(self._status, repairs=self._status.repairs + 1)
+        return Look(drift=drift, repaired=repaired)
+
+    async def _mend(self, plan: NetworksPlan) -> tuple[Step, ...]:
+        """Take the steps of networks that can be mended; those that were taken."""
+        now_s = time.monotonic()
+        # What fails again and again must not use up the repairs of the others.
+        left_out = {} if may_repair(self._failed_at_s, now_s) else self._faults
+        self._faults = await mend(self._kernel, plan, self._read_kept, left_out=left_out)
+        if self._faults and not left_out:
+            self._failed_at_s.append(now_s)
+        repaired = tuple(step for step in plan.steps if step.network not in self._faults)
+        if repaired:
+            self._repaired_at_s.append(now_s)
+        return repaired
 
     async def _apply(self, target: NetworksDocument, probe: Probe, *, force: bool) -> Applied:
         began_s = time.monotonic()
         if self._unfinished is not None:
             await self._recover()
-        plan = self._plan(target, await read_host(self._marks, routes=True), force=force)
+        plan = await self._read_plan(target, force=force)
         if plan.conflicts:
-            raise NetworksConflictError(_listed(plan.conflicts), conflicts=list(plan.conflicts))
+            raise NetworksConflictError(listed(plan.conflicts), conflicts=list(plan.conflicts))
         await self._kernel.check_features(plan.steps)
         revision = self._revision() + 1
         self._store.write_journal(
@@ -213,9 +243,10 @@ class Networks:
                 )
             )
         except BaseException as exc:
-            await asyncio.shield(self._take_back(plan.undo, revision, exc))
+            await finished(self._take_back(plan.undo, revision, exc))
             raise
         self._repaired_at_s.clear()
+        self._failed_at_s.clear()
         self._note(NetworksState.IN_FORCE)
         return Applied(
             revision=revision,
@@ -234,7 +265,7 @@ class Networks:
         change_s = time.monotonic() - began_s
         if plan.steps:
             seen = await read_host(self._marks)
-            left = _difference(plan_networks(target, target, seen, self._marks))
+            left = difference(plan_networks(target, target, seen, self._marks))
             if left:
                 raise NetworksStepFailedError(
                     f"the kernel took every step, and yet the host is not as wanted: {left}"
@@ -252,28 +283,21 @@ class Networks:
             self._unfinished = None
             restored = f"change {journal.revision} was not confirmed and is taken back"
         if self._confirmed is not None:
-            if self._confirmed.boot != boot_id():
-                restored = await self._make_after_boot() or restored
-            await self._look()
+            look = await self._look()
+            restored = restored or look.restored
         elif restored:
             self._note(NetworksState.NONE)
         self._status = replace(self._status, restored=restored or self._status.restored)
         return restored
-
-    async def _make_after_boot(self) -> str:
-        assert self._confirmed is not None, "_recover has asked"
-        plan = self._kept(await read_host(self._marks))
-        await self._kernel.check_features(plan.steps)
-        await self._kernel.carry_out(plan.steps)
-        self._confirmed = replace(self._confirmed, boot=boot_id())
-        self._store.write_confirmed(self._confirmed)
-        return f"{len(plan.steps)} steps made the networks anew after a boot" if plan.steps else ""
 
     async def _take_back(
         self, undo: tuple[Step, ...], revision: int, reason: BaseException
     ) -> None:
         if revision == self._revision():
             return  # confirmed already
+        with contextlib.suppress(NetworksStateError):  # the disk fails altogether
+            # The new document may be there although it could not be said to be durable.
+            self._store.put_back(self._confirmed)
         try:
             await self._restore(undo)
         except NovacronError as exc:
@@ -289,8 +313,7 @@ class Networks:
             self._note(NetworksState.NONE)
         else:
             with contextlib.suppress(NetlinkFailedError):
-                plan = self._kept(await read_host(self._marks))
-                left = _difference(plan)
+                left = difference(await self._read_kept())
                 self._note(NetworksState.DRIFTED if left else NetworksState.IN_FORCE, left)
 
     async def _restore(self, undo: tuple[Step, ...]) -> None:
@@ -305,11 +328,14 @@ class Networks:
             else:
                 return
 
-    def _plan(
-        self, target: NetworksDocument, seen: Observed, *, force: bool = False
-    ) -> NetworksPlan:
+    async def _read_plan(self, target: NetworksDocument, *, force: bool) -> NetworksPlan:
+        ports = frozenset(port for network in target.networks for port in network.ports)
+        seen = await read_host(self._marks, routes_over=ports)
         previous = self.document or NetworksDocument()
         return plan_networks(target, previous, seen, self._marks, force=force)
+
+    async def _read_kept(self) -> NetworksPlan:
+        return self._kept(await read_host(self._marks))
 
     def _kept(self, seen: Observed) -> NetworksPlan:
         """What is missing of the document in force."""
@@ -341,14 +367,3 @@ class Networks:
             applied_s=None if confirmed is None else confirmed.applied_s,
             networks=0 if confirmed is None else len(confirmed.document.networks),
         )
-
-
-def _difference(plan: NetworksPlan) -> str:
-    """What a plan says is not as it should be, in some words."""
-    return _listed((*plan.conflicts, *(f"missing: {describe_step(step)}" for step in plan.steps)))
-
-
-def _listed(reasons: tuple[str, ...]) -> str:
-    more = len(reasons) - _REASONS_TOLD
-    text = "; ".join(reasons[:_REASONS_TOLD])
-    return f"{text}; and {more} more" if more > 0 else text

@@ -41,16 +41,14 @@ _UNTELLING = NUD_NOARP | NUD_PERMANENT
 async def find_answering(
     routes: Iterable[DefaultRoute], timeout_s: float
 ) -> tuple[DefaultRoute, ...]:
-    """Ask gateways now, each as often as the time allows; those that answered.
-
-    Raises:
-        NetlinkFailedError: the kernel can't be asked.
-    """
+    """Ask gateways now, each as often as the time allows; those that answered."""
     found: list[DefaultRoute] = []
 
     async def ask(route: DefaultRoute) -> None:
-        if await _answers(route):
-            found.append(route)
+        # One that can't be asked about has not answered.
+        with contextlib.suppress(NetlinkFailedError):
+            if await _answers(route):
+                found.append(route)
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:

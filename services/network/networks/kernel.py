@@ -101,7 +101,9 @@ class Kernel:
                 lost = [name for name in needs(step) if name not in indexes]
                 if lost:
                     raise NetworksStepFailedError(
-                        f"{describe_step(step)}: {lost[0]} vanished meanwhile", link=lost[0]
+                        f"{describe_step(step)}: {lost[0]} vanished meanwhile",
+                        link=lost[0],
+                        network=step.network,
                     )
                 requests.append(pack_step(step, sequence + number, indexes))
             answers = sock.send(requests, sequence)
@@ -112,7 +114,10 @@ class Kernel:
                     raise MissingCapabilityError(NO_CAPABILITY, doing=describe_step(step))
                 if answer.code and not _is_done(step, answer.code):
                     raise NetworksStepFailedError(
-                        f"{describe_step(step)}: {answer.reason}", link=step.link, errno=answer.code
+                        f"{describe_step(step)}: {answer.reason}",
+                        link=step.link,
+                        network=step.network,
+                        errno=answer.code,
                     )
 
     async def _run(self, work: Callable[[BatchSocket], T], doing: str) -> T:

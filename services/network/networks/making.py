@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from services.network.networks.draft import Draft, own_addresses
+from services.network.networks.draft import Draft, names, own_addresses
 from services.network.networks.observed import SeenLink
 from services.network.networks.resolve import WantedLink, WantedPort
 from services.network.networks.steps import CREATING, Step, StepKind
@@ -166,6 +166,7 @@ def _may_attach(draft: Draft, port: WantedPort, found: SeenLink | None) -> bool:
         fault = "is made by this node for another network: take it out of ports"
     elif (master := draft.seen.master_of(found)) != port.bridge:
         addresses = own_addresses(found)
+        routes = [str(route) for route in draft.seen.routes if route.index == found.index]
         if master and not draft.marks.is_ours(draft.seen.by_name[master].link):
             fault = (
                 f"is a port of {master}, which is not this node's: release it first "
@@ -176,6 +177,8 @@ def _may_attach(draft: Draft, port: WantedPort, found: SeenLink | None) -> bool:
                 f"has the address {addresses[0]}, which a port can't use: move it to the network's "
                 "addresses first"
             )
+        elif routes:
+            fault = f"has the route {names(routes)} over it, which would end: remove that first"
     if fault:
         draft.conflicts.append(f"{place} {fault}")
     return not fault

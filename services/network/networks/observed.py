@@ -83,7 +83,7 @@ class Observed:
 
     Attributes:
         ports_of: of a bridge's or bond's number.
-        routes: over links of this node, where they were read.
+        routes: over links of this node and wanted ports, where they were read.
     """
 
     links: tuple[SeenLink, ...] = ()

@@ -31,7 +31,7 @@ from services.network.networks.gateways import find_answering
 from services.network.networks.kernel import Kernel
 from services.network.networks.listing import DefaultRoute
 from services.network.networks.model import NetworksDocument
-from services.network.networks.observed import Marks, Observed
+from services.network.networks.observed import Marks, Observed, SeenLink
 from services.network.networks.reading import read_gateways, read_host
 from services.network.networks.records import (
     LinkView,
@@ -47,7 +47,10 @@ from supervisor.child.service import Request, ServiceContext
 
 # A message holds 1 MiB: the document, or steps and links of some 200 bytes each.
 DOCUMENT_BYTES_MAX = 600 << 10
-LISTED_MAX = 2000
+STEPS_LISTED_MAX = 2000
+REASONS_LISTED_MAX = 200
+LINKS_LISTED_MAX = 500
+PORTS_LISTED_MAX = 16
 # How long a gateway may take to answer before a change, so as to be asked after it.
 GATEWAY_WAIT_S = 1.0
 
@@ -141,17 +144,17 @@ class NetworksPart:
         """Compare the host with what was applied; mend or tell, as the document wants."""
         if self._fault:
             return
-        before = self._networks.status.restored
         try:
             look = await self._networks.look()
         except NetlinkFailedError as exc:
             self._context.log.warning("networks_unverified", reason=exc.message)
             return
-        status = self._networks.status
-        if status.restored != before:
-            self._told_restored(status.restored)
-        elif look.repaired:
-            steps: list[Plain] = [describe_step(step) for step in look.repaired[:LISTED_MAX]]
+        if look.restored:
+            self._told_restored(look.restored)
+        if look.repaired:
+            steps: list[Plain] = [
+                describe_step(step) for step in look.repaired[:REASONS_LISTED_MAX]
+            ]
             self._context.log.warning("networks_repaired", steps=steps)
             self._context.emit("networks:repaired", reason=look.drift, steps=len(look.repaired))
         elif look.drift and look.drift != self._drift:
@@ -166,10 +169,10 @@ class NetworksPart:
         plan = await self._networks.plan(wanted.document, force=wanted.force)
         reply = PlanReply(
             revision=self._networks.status.revision,
-            steps=plan.steps[:LISTED_MAX],
-            omitted=max(0, len(plan.steps) - LISTED_MAX),
-            conflicts=plan.conflicts[:LISTED_MAX],
-            warnings=plan.warnings[:LISTED_MAX],
+            steps=plan.steps[:STEPS_LISTED_MAX],
+            omitted=max(0, len(plan.steps) - STEPS_LISTED_MAX),
+            conflicts=plan.conflicts[:REASONS_LISTED_MAX],
+            warnings=plan.warnings[:REASONS_LISTED_MAX],
         )
         return to_wire(reply)
 
@@ -211,8 +214,8 @@ class NetworksPart:
             NetworksView(
                 status=self._networks.status,
                 document=self._networks.document,
-                links=views[:LISTED_MAX],
-                omitted=max(0, len(views) - LISTED_MAX),
+                links=views[:LINKS_LISTED_MAX],
+                omitted=max(0, len(views) - LINKS_LISTED_MAX),
             )
         )
 
@@ -278,16 +281,22 @@ class NetworksPart:
 
 def _views(seen: Observed, marks: Marks) -> tuple[LinkView, ...]:
     return tuple(
-        LinkView(
-            name=item.name,
-            network=network,
-            kind=item.link.kind,
-            is_up=item.link.is_up,
-            mtu=item.link.mtu,
-            master=seen.master_of(item),
-            addresses=item.link.addresses,
-            ports=tuple(sorted(port.name for port in seen.ports_of.get(item.index, ()))),
-        )
+        _view(item, network, seen)
         for item in seen.links
         if (network := marks.network_of(item.link)) is not None
+    )
+
+
+def _view(item: SeenLink, network: str, seen: Observed) -> LinkView:
+    ports = sorted(port.name for port in seen.ports_of.get(item.index, ()))
+    return LinkView(
+        name=item.name,
+        network=network,
+        kind=item.link.kind,
+        is_up=item.link.is_up,
+        mtu=item.link.mtu,
+        master=seen.master_of(item),
+        addresses=item.link.addresses,
+        ports=tuple(ports[:PORTS_LISTED_MAX]),
+        ports_omitted=max(0, len(ports) - PORTS_LISTED_MAX),
     )

@@ -39,20 +39,22 @@ _DUMP_INTERRUPTED = 0x10
 Message = tuple[int, int, int, memoryview]
 
 
-async def read_host(marks: Marks, *, routes: bool = False) -> Observed:
+async def read_host(marks: Marks, *, routes_over: frozenset[str] | None = None) -> Observed:
     """All links, and where VXLAN links of this node send to.
 
     Args:
         marks: tells which links are this node's.
-        routes: the routes over its links too.
+        routes_over: names of links; the routes over them and over this node's are read too.
 
     Raises:
         NetlinkFailedError: the kernel refused, or changes kept interrupting the answer.
     """
     listing = await list_links(LinkListing)
     links = tuple([await _with_remotes(seen, marks) for seen in sorted(listing.seen, key=_index)])
-    ours = {seen.index for seen in links if marks.is_ours(seen.link)}
-    return observed(links, await _read_routes(ours) if routes and ours else ())
+    if routes_over is None:
+        return observed(links)
+    asked = {seen.index for seen in links if seen.name in routes_over or marks.is_ours(seen.link)}
+    return observed(links, await _read_routes(asked) if asked else ())
 
 
 async def read_gateways() -> tuple[DefaultRoute, ...]:

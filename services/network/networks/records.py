@@ -71,7 +71,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkView:
-    """A link that was made for a network, as the host has it."""
+    """A link that was made for a network, as the host has it; not all ports may be listed."""
 
     name: str
     network: str
@@ -81,6 +81,7 @@ class LinkView:
     master: str = ""
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
+    ports_omitted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,13 @@ class NetworkStore:
         """
         self._confirmed.write(confirmed)
 
+    def put_back(self, confirmed: Confirmed | None) -> None:
+        """Keep what was wanted before, which may be nothing; errors as in ``write_confirmed``."""
+        if confirmed is None:
+            self._confirmed.remove()
+        else:
+            self._confirmed.write(confirmed)
+
     def write_journal(self, journal: Journal) -> None:
         """Keep the way back; errors as in ``write_confirmed``."""
         self._journal.write(journal)
