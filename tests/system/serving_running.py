@@ -23,7 +23,7 @@ from services.network.serving.command import prepare
 from services.network.serving.errors import DnsmasqFailedError
 from services.network.serving.model import Dns, Mode, Range, Reservation, ServedNetwork, Subnet
 from services.network.serving.part import ServingPart
-from services.network.serving.place import PATH
+from services.network.serving.place import PATH, pid_file
 from supervisor.testing.context import MemoryServiceContext
 from tests.fixtures.fix_guests import _call
 from tests.fixtures.fix_netns import CLONE_NEWNET, ip, run_in_netns
@@ -232,6 +232,8 @@ class LocalProcesses:
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
             )
+        # As if the process had prepared itself.
+        pid_file(self._state_dir, network).write_text(str(process.pid))
         async with asyncio.timeout(ANSWER_S):
             while b"started, version" not in (said := log.read_bytes()):
                 if process.poll() is not None:

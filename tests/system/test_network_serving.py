@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from protocol.messages.health import HealthState
 from services.network.serving import configs
 from services.network.serving.errors import DnsmasqConfigError
 from services.network.serving.model import Dns, Mode, Range, Reservation
-from services.network.serving.place import account
+from services.network.serving.place import account, pid_file
+from services.network.serving.switches import Switches
 from supervisor.child.service import Request
 from tests.fixtures.fix_netns import ip
 from tests.fixtures.fix_node import ROOT
@@ -49,9 +52,9 @@ def switch(place: str) -> str:
     return Path("/proc/sys/net", place).read_text().strip()
 
 
-def turn_off(place: str) -> None:
+def turn_to(place: str, value: str) -> None:
     """Do what an operator might."""
-    Path("/proc/sys/net", place).write_text("0")
+    Path("/proc/sys/net", place).write_text(value)
 
 
 def rights(pid: int) -> dict[str, str]:
@@ -229,6 +232,28 @@ def test_the_host_is_a_router_for_its_networks_alone() -> None:
     in_host(scenario)
 
 
+def test_a_change_of_all_links_that_was_cut_short_is_ended(tmp_path: Path) -> None:
+    """What a dead process had set for a moment is put back by the next one."""
+
+    async def scenario() -> None:
+        with machines():
+            for place, value in (("accept_ra", "2"), ("forwarding", "1")):
+                turn_to(f"ipv6/conf/up0/{place}", value)
+            passing = {"ipv6/conf/up0/forwarding": "0", "ipv6/conf/up0/accept_ra": "1"}
+            boot_id = switch("../kernel/random/boot_id")
+            file = tmp_path / "forwarding.json"
+            file.write_text(json.dumps({"boot_id": boot_id, "previous": {}, "passing": passing}))
+
+            switches = Switches(file)
+            switches.load()
+
+            assert switch("ipv6/conf/up0/forwarding") == "0"
+            assert switch("ipv6/conf/up0/accept_ra") == "1"
+            assert switches.opened.passing == json.loads(file.read_text()).get("passing", {}) == {}
+
+    in_host(scenario)
+
+
 def _received(machine: Machine) -> int:
     """How many packets of IPv4 have come."""
     with machine.inside():
@@ -304,7 +329,7 @@ def test_a_change_of_the_table_by_others_is_noticed_and_not_undone() -> None:
                 await node.serve(network())
                 assert TABLE in nft("list", "tables")
 
-                turn_off("ipv4/conf/br0/forwarding")
+                turn_to("ipv4/conf/br0/forwarding", "0")
                 await node.part.look()
                 assert "ipv4/conf/br0/forwarding was turned off" in node.part.health.reason
                 await node.serve(network())
@@ -331,6 +356,28 @@ def test_a_smaller_mtu_is_told_and_clamped() -> None:
                     with server:
                         size = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
                 assert size <= 1280 - 40
+
+    in_host(scenario)
+
+
+def test_a_dnsmasq_that_was_left_behind_is_ended_before_another() -> None:
+    """Its number is noted; a process that has the number by chance is none of ours."""
+
+    async def scenario() -> None:
+        with machines():
+            async with host() as node:
+                await node.serve(network())
+                left = node.processes.processes.pop("lan")
+                await node.part.look()
+                assert left.wait(ANSWER_S) == -signal.SIGKILL
+                assert node.processes.starts == ["lan", "lan"]
+
+                stranger = await asyncio.create_subprocess_exec("sleep", "60")
+                pid_file(node.state_dir, "lan").write_text(str(stranger.pid))
+                await node.serve()
+                assert stranger.returncode is None
+                stranger.kill()
+                await stranger.wait()
 
     in_host(scenario)
 

@@ -16,6 +16,7 @@ from protocol.dataclass import dataclass
 from protocol.records import Plain, from_wire
 from services.network.serving import place
 from services.network.serving.errors import ServingStateError
+from services.network.serving.files import write
 from supervisor.child.service import Command
 
 # DHCP answers machines without an address (raw), puts them into the ARP table (admin), and both
@@ -34,6 +35,8 @@ class DnsmasqSettings:
 def prepare(settings: Mapping[str, Plain]) -> Command:
     """Name the program for a network whose configuration has been written and tested.
 
+    This process becomes it and keeps its number, which is noted.
+
     Raises:
         ServingStateError: there is no such network.
         DnsmasqMissingError: a program or the account is missing.
@@ -44,6 +47,8 @@ def prepare(settings: Mapping[str, Plain]) -> Command:
     is_within = config.parent.parent == place.base(state_dir) and ".." not in config.parts
     if not is_within or not config.is_file():
         raise ServingStateError(f"no network {parsed.network!r:.60} is served by this node")
+    place.end_left_over(state_dir, parsed.network)
+    write(place.pid_file(state_dir, parsed.network), str(os.getpid()), mode=0o600)
     argv = (
         place.program(),
         "--keep-in-foreground",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from services.network.serving import place
 from services.network.serving.errors import DnsmasqConfigError, ServingStateError
-from services.network.serving.switches import write
+from services.network.serving.files import write
 
 # It reads one file; the rest is for a machine that is very busy.
 _TEST_DEADLINE_S = 20.0
@@ -69,6 +69,7 @@ class Configs:
     def remove(self, networks: Iterable[str]) -> None:
         """Forget networks, with what they gave out."""
         for network in networks:
+            place.end_left_over(self._state_dir, network)
             with contextlib.suppress(FileNotFoundError):
                 place.config_file(self._state_dir, network).unlink()
             shutil.rmtree(self._base / network, ignore_errors=True)

@@ -25,10 +25,12 @@ class Opened:
     Attributes:
         boot_id: of the kernel that it is about; another one begins with its own defaults.
         previous: earlier values by place below /proc/sys/net.
+        passing: values of others that a change under way disturbs for a moment.
     """
 
     boot_id: str = ""
     previous: dict[str, str] = field(default_factory=dict)
+    passing: dict[str, str] = field(default_factory=dict)
 
 
 def switch(version: int, link: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +41,31 @@ def config_file(state_dir: Path, network: str) -> Path:
 def lease_file(state_dir: Path, network: str) -> Path:
     """What it gave out; it writes this itself."""
     return base(state_dir) / network / "leases"
+
+
+def pid_file(state_dir: Path, network: str) -> Path:
+    """The number of the process that became a network's dnsmasq last."""
+    return base(state_dir) / network / "pid"
+
+
+def end_left_over(state_dir: Path, network: str) -> None:
+    """Kill a network's dnsmasq that its launcher did not take along.
+
+    That is one that was being started in the moment in which the launcher was killed. The number
+    may be somebody else's by now, also that of a process in a container with the same paths: its
+    arguments and its root directory tell.
+    """
+    argument = arguments(config_file(state_dir, network), lease_file(state_dir, network))[0]
+    try:
+        pid = int(pid_file(state_dir, network).read_text())
+        process = Path("/proc", str(pid))
+        words = process.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
+        is_here = process.joinpath("root").samefile("/")
+    except (OSError, ValueError):
+        return  # there is none
+    if pid != os.getpid() and argument in words and is_here:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def account() -> Account:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
 from services.network.serving.errors import ForwardingError, ServingStateError
+from services.network.serving.files import write
 from services.network.serving.forwarding import ALL4, ALL6, ON, Opened, switch, to_restore
 
 _NET = Path("/proc/sys/net")
@@ -41,14 +42,16 @@ class Switches:
         self.opened = Opened()
 
     def load(self) -> None:
-        """Read the note.
+        """Read the note, and end what a dead process had begun.
 
         Raises:
-            ServingStateError: it is damaged.
+            ServingStateError: it is damaged, or can't be written.
         """
         boot_id = _read(_BOOT_ID) or ""
         found = self._load()
         self.opened = found if found.boot_id == boot_id else Opened(boot_id=boot_id)
+        if self.opened.passing:
+            self._let_pass(self.opened.passing)
 
     def note(self, places: Iterable[str]) -> None:
         """Note what switches are, before they are turned on.
@@ -62,7 +65,7 @@ class Switches:
             if before is not None and place not in previous:
                 previous[place] = before
         if previous != self.opened.previous:
-            self._save(Opened(boot_id=self.opened.boot_id, previous=previous))
+            self._save(replace(self.opened, previous=previous))
 
     def turn_on(self, places: Iterable[str]) -> None:
         """Turn on switches that are noted.
@@ -72,7 +75,7 @@ class Switches:
         """
         for place in places:
             if place in self.opened.previous and _read(_NET / place) not in (ON, None):
-                _set(place, ON)
+                self._set(place, ON)
 
     def put_back(self, needed: Iterable[str]) -> None:
         """Put back what nobody needs any more; errors as in ``note`` and ``turn_on``."""
@@ -81,14 +84,54 @@ class Switches:
             keep |= {place for place in self.opened.previous if place.startswith("ipv4/")}
         now = {place: _read(_NET / place) for place in self.opened.previous}
         for place, value in to_restore(self.opened, keep, now).items():
-            _set(place, value)
+            self._set(place, value)
         previous = {place: it for place, it in self.opened.previous.items() if place in keep}
         if previous != self.opened.previous:
-            self._save(Opened(boot_id=self.opened.boot_id, previous=previous))
+            self._save(replace(self.opened, previous=previous))
 
     def off(self, places: Iterable[str]) -> list[str]:
         """Which of these are not on now, of links that are there."""
         return [place for place in places if _read(_NET / place) not in (ON, None)]
+
+    def _set(self, place: str, value: str) -> None:
+        if place == ALL6:
+            self._set_all6(value)
+            return
+        try:
+            (_NET / place).write_text(value)
+        except FileNotFoundError:
+            return  # its link is gone
+        except OSError as exc:
+            raise ForwardingError(f"can't set net/{place} to {value}: {exc.strerror}") from exc
+
+    def _set_all6(self, value: str) -> None:
+        """Set IPv6's common switch and leave every link as it was.
+
+        The kernel copies it to all links, where it means "router", and throws away default routes
+        that it learned from advertisements, except on links that take them as routers too
+        (accept_ra 2). So these are that for a moment.
+        """
+        links = sorted(path.name for path in (_NET / "ipv6/conf").iterdir())[:_LINKS_MAX]
+        accepts = [f"ipv6/conf/{link}/accept_ra" for link in links if link != "all"]
+        accepts = [place for place in accepts if _read(_NET / place) == "1"]
+        places = [switch(6, link) for link in links if link != "all"] + accepts
+        before = {place: now for place in places if (now := _read(_NET / place)) is not None}
+        self._save(replace(self.opened, passing=before))
+        try:
+            for place in accepts:
+                _put(place, "2")
+            (_NET / ALL6).write_text(value)
+        except OSError as exc:
+            raise ForwardingError(f"can't set net/{ALL6} to {value}: {exc.strerror}") from exc
+        finally:
+            self._let_pass(before)
+
+    def _let_pass(self, before: Mapping[str, str]) -> None:
+        """Put back what a change of the common switch disturbed; links' roles first."""
+        for place, value in before.items():
+            if _read(_NET / place) != value:
+                _put(place, value)
+        self._save(replace(self.opened, passing={}))
 
     def _load(self) -> Opened:
         try:
@@ -138,75 +181,6 @@ def read_uplinks() -> dict[int, tuple[str, ...]]:
         and not int(words[8], 16) & _ROUTE_REJECT
     ]
     return {4: tuple(dict.fromkeys(ip4)), 6: tuple(dict.fromkeys(ip6))}
-
-
-def write(file: Path, text: str, *, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Replace a file as a whole, durably.
-
-    Raises:
-        ServingStateError: it can't be written; the old one is whole.
-    """
-    draft = file.with_name(file.name + ".new")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, mode)
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
-        draft.rename(file)
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise ServingStateError(f"can't write {file}: {exc.strerror}", file=str(file)) from exc
-
-
-def _set(place: str, value: str) -> None:
-    if place == ALL6:
-        _set_all6(value)
-        return
-    try:
-        (_NET / place).write_text(value)
-    except FileNotFoundError:
-        return  # its link is gone
-    except OSError as exc:
-        raise ForwardingError(f"can't set net/{place} to {value}: {exc.strerror}") from exc
-
-
-def _set_all6(value: str) -> None:
-    """Set IPv6's common switch and leave every link as it was.
-
-    The kernel copies it to all links, where it means "router", and throws away default routes
-    that it learned from advertisements, except on links that take them as routers too
-    (accept_ra 2). So these are that for a moment.
-    """
-    links = sorted(path.name for path in (_NET / "ipv6/conf").iterdir())[:_LINKS_MAX]
-    links = [link for link in links if link != "all"]
-    own = {link: _read(_NET / switch(6, link)) for link in links}
-    accepts = [
-        f"ipv6/conf/{link}/accept_ra"
-        for link in links
-        if _read(_NET / f"ipv6/conf/{link}/accept_ra") == "1"
-    ]
-    try:
-        for place in accepts:
-            _put(place, "2")
-        (_NET / ALL6).write_text(value)
-    except OSError as exc:
-        raise ForwardingError(f"can't set net/{ALL6} to {value}: {exc.strerror}") from exc
-    finally:
-        for link, before in own.items():
-            if before is not None and _read(_NET / switch(6, link)) != before:
-                _put(switch(6, link), before)
-        for place in accepts:
-            _put(place, "1")
 
 
 def _put(place: str, value: str) -> None:
