@@ -29,6 +29,7 @@ from services.vm.operations.driver import Driver
 
 NAMESPACE = "urn:novacron:lease:1"
 PREFIX = "novacron-lease"
+_NO_METADATA = (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_DOMAIN_METADATA)
 _RUNS = (DomainState.RUNNING, DomainState.BLOCKED)
 
 
@@ -164,15 +165,18 @@ def read_epoch(domain_xml: str) -> int:
 
 
 def _set(domain: Any, epoch: int, scope: int) -> None:  # Any: libvirt.virDomain
-    text = f"<lease epoch='{epoch}'/>"
-    kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-    domain.setMetadata(kind, text, PREFIX, NAMESPACE, scope)
+    _write(domain, f"<lease epoch='{epoch}'/>", scope)
 
 
 def _drop(domain: Any, scope: int) -> None:  # Any: libvirt.virDomain
+    _write(domain, None, scope)
+
+
+def _write(domain: Any, text: str | None, scope: int) -> None:  # Any: libvirt.virDomain
     kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
     try:
-        domain.setMetadata(kind, None, PREFIX, NAMESPACE, scope)
+        domain.setMetadata(kind, text, PREFIX, NAMESPACE, scope)
     except libvirt.libvirtError as exc:
-        if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+        # Not all drivers keep metadata; the lease is one all the same.
+        if exc.get_error_code() not in _NO_METADATA:
             raise

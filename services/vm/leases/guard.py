@@ -25,7 +25,7 @@ from services.vm.leases.errors import (
 )
 from services.vm.leases.host import Host
 from services.vm.leases.locks import translate_lock
-from services.vm.leases.model import DiskUse, Lease, Machine, Wanted
+from services.vm.leases.model import Lease, Machine, Wanted
 from services.vm.leases.reconcile import SETTLE_S
 from services.vm.leases.remembered import Remembered
 from services.vm.operations.errors import OperationRefusedError, OperationUnknownError
@@ -78,8 +78,6 @@ class Guard:
         self._store = store
         self._host = host
         self._remembered = remembered
-        # Machines of which it is not known yet on which of two nodes they are, by UUID.
-        self.unsettled: set[str] = set()
 
     @asynccontextmanager
     async def starting(
@@ -104,7 +102,7 @@ class Guard:
         """
         host = self._host
         machine, text = await host.machine(ref, xml)
-        if machine.uuid in self.unsettled:
+        if machine.uuid in host.unsettled:
             raise OperationRefusedError(
                 f"{machine.name} is being moved, and it is not known yet on which node it is"
             )
@@ -112,12 +110,12 @@ class Guard:
         wanted = Wanted(
             machine=machine, node_id=self._node_id, by=by, takeover=takeover, disks=disks
         )
-        async with self._refusing(machine), host.entering(machine, disks):
+        async with self.refusing(machine), host.entering(machine, disks):
             grant = await self._take(wanted)
-            if grant.epoch and not xml:
-                announce = partial(host.driver.announce_epoch, machine.uuid, grant.epoch)
-                await host.run(announce, machine, "write its epoch")
             try:
+                if grant.epoch and not xml:
+                    announce = partial(host.driver.announce_epoch, machine.uuid, grant.epoch)
+                    await host.run(announce, machine, "write its epoch")
                 yield grant
             except _UNKNOWN:
                 raise
@@ -128,24 +126,6 @@ class Guard:
                     raise locked from exc
                 raise
             await self._settle(grant)
-
-    @asynccontextmanager
-    async def moving(self, machine: Machine, xml: str) -> AsyncIterator[tuple[DiskUse, ...]]:
-        """Have a machine come to this host, or go from it, while nothing else is done about it.
-
-        Its disks are compared with what runs on this host; the lease is not looked at.
-
-        Args:
-            machine: which.
-            xml: of the domain as it runs, or will run, here.
-
-        Raises:
-            DiskLeasedError: another machine of this host uses one of its disks.
-        """
-        host = self._host
-        disks = await host.run(partial(host.driver.uses, xml), machine, "look at its disks")
-        async with self._refusing(machine), host.entering(machine, disks):
-            yield disks
 
     @asynccontextmanager
     async def adding(
@@ -168,7 +148,7 @@ class Guard:
         here = (await host.look()).get(machine.uuid)
         disks = more if here is None else (*here.disks, *more)
         disks = rules.strictest(disks) if has_below else disks
-        async with self._refusing(machine), host.entering(machine, disks):
+        async with self.refusing(machine), host.entering(machine, disks):
             held = await self._remembered.held(machine.uuid)
             if self._store is not None and here is not None and held is not None:
                 await self._store.set_disks(
@@ -197,52 +177,6 @@ class Guard:
                 await self._remembered.put(machine, held.epoch, here.disks)
         except NovacronError as exc:
             self._context.log.warning("lease_disks_refused", vm=machine.name, reason=exc.message)
-
-    async def claim(self, machine: Machine) -> int:
-        """The epoch that this node has a running machine by; taken where nobody has it.
-
-        From then on until ``leave`` nothing is done about it here.
-
-        Raises:
-            LeasedElsewhereError: another node has it.
-            LeasesUnavailableError: the database is away.
-        """
-        host, uuid = self._host, machine.uuid
-        here = (await host.look()).get(uuid)
-        disks = () if here is None else here.disks
-        host.busy[uuid] = machine, disks
-        try:
-            if self._store is None:
-                return 0
-            lease = await self._store.read(uuid)
-            if lease is None or not lease.is_held:
-                wanted = Wanted(machine=machine, node_id=self._node_id, by="node", disks=disks)
-                lease = await self.acquire(wanted)
-            elif lease.node_id != self._node_id:
-                raise rules.held_elsewhere(lease)
-            if here is not None and here.epoch != lease.epoch:
-                settle = partial(host.driver.settle_epoch, uuid, lease.epoch)
-                await host.run(settle, machine, "write its epoch")
-            return lease.epoch
-        except BaseException:
-            self.leave(uuid)
-            raise
-
-    async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
-        """Give lease and document to another node; see ``LeaseStore.hand_over``."""
-        if self._store is None or not epoch:
-            return
-        lease = await self._store.hand_over(
-            uuid, from_node=self._node_id, to_node=to_node, epoch=epoch
-        )
-        await self._remembered.drop(uuid)
-        fields = {"vm": lease.name, "uuid": uuid, "node": to_node, "epoch": lease.epoch}
-        self._context.emit("vm:lease-handed-over", **fields)
-
-    def leave(self, uuid: str) -> None:
-        """It is looked at here again."""
-        self._host.busy.pop(uuid, None)
-        self._host.running.pop(uuid, None)
 
     async def ended(self, uuid: str) -> None:
         """Give back the lease of a machine that has stopped; nothing where it has not.
@@ -300,10 +234,10 @@ class Guard:
             freed = await self._store.release(machine.uuid, node_id=self._node_id, epoch=epoch)
             if freed:
                 self._context.emit("vm:lease-freed", vm=machine.name, uuid=machine.uuid)
-        await self._remembered.drop(machine.uuid)
+        await self._remembered.drop(machine.uuid, epoch)
 
     @asynccontextmanager
-    async def _refusing(self, machine: Machine) -> AsyncIterator[None]:
+    async def refusing(self, machine: Machine) -> AsyncIterator[None]:
         """Tell of a refusal."""
         try:
             yield

@@ -34,7 +34,8 @@ class Host:
 
     Attributes:
         running: what ran when it was last looked at, by UUID.
-        busy: what is being started, moved or stopped, with the disks that it will use.
+        busy: what is being started or moved, with the disks that it will use.
+        unsettled: machines of which it is not known on which of two nodes they are, by UUID.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Host:
         self._alone: dict[str, tuple[asyncio.Lock, int]] = {}
         self.running: dict[str, Running] = {}
         self.busy: dict[str, tuple[Machine, tuple[DiskUse, ...]]] = {}
+        self.unsettled: set[str] = set()
 
     @property
     def reason(self) -> str:
@@ -70,7 +72,7 @@ class Host:
         Raises:
             DiskLeasedError: another machine of this host uses one of the disks.
         """
-        async with self._one_at_a_time(machine.uuid):
+        async with self.one_at_a_time(machine.uuid):
             async with self._entry:
                 await self.check(Wanted(machine=machine, node_id=self._node_id, disks=disks))
                 self.busy[machine.uuid] = machine, disks
@@ -146,7 +148,8 @@ class Host:
         )
 
     @asynccontextmanager
-    async def _one_at_a_time(self, uuid: str) -> AsyncIterator[None]:
+    async def one_at_a_time(self, uuid: str) -> AsyncIterator[None]:
+        """Have nobody else change anything about a machine's lease."""
         lock, users = self._alone.get(uuid, (asyncio.Lock(), 0))
         self._alone[uuid] = lock, users + 1
         try:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 LEASE_TTL_S = 60.0
 # How often it is renewed in that time.
 RENEWALS = 3
+# Who acquires what nobody has ordered: what runs already.
+BY_NODE = "node"
 # Leases in one reply; some 400 bytes each with their disks.
 LEASES_LISTED_MAX = 1024
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from services.vm.leases.host import Host
     from services.vm.leases.methods import Methods
     from services.vm.leases.model import Machine
+    from services.vm.leases.moves import Moves
     from services.vm.leases.store import LeaseStore
     from services.vm.leases.watch import Watch
 
@@ -35,6 +36,7 @@ _SOON_S = 1.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
     guard: Guard
+    moves: Moves
     host: Host
     store: LeaseStore | None = None
     watch: Watch | None = None
@@ -109,12 +111,6 @@ class Leases:
             yield
 
     @asynccontextmanager
-    async def moving(self, machine: Machine, xml: str) -> AsyncIterator[None]:
-        """See ``Guard.moving``."""
-        async with self._load().guard.moving(machine, xml):
-            yield
-
-    @asynccontextmanager
     async def adding(
         self, machine: Machine, devices_xml: str, *, has_below: bool = False
     ) -> AsyncIterator[None]:
@@ -123,24 +119,22 @@ class Leases:
             yield
 
     async def claim(self, uuid: str, name: str) -> int:
-        """See ``Guard.claim``."""
+        """See ``Moves.claim``."""
         from services.vm.leases.model import Machine
 
-        return await self._load().guard.claim(Machine(uuid=uuid, name=name))
+        return await self._load().moves.claim(Machine(uuid=uuid, name=name))
 
     async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
-        """See ``Guard.hand_over``."""
-        await self._load().guard.hand_over(uuid, to_node=to_node, epoch=epoch)
+        """See ``Moves.hand_over``."""
+        await self._load().moves.hand_over(uuid, to_node=to_node, epoch=epoch)
 
     def hold(self, uuid: str) -> None:
-        """Refuse to start a machine until ``leave``: it may run on another node."""
-        self._load().guard.unsettled.add(uuid)
+        """See ``Moves.hold``."""
+        self._load().moves.hold(uuid)
 
     def leave(self, uuid: str) -> None:
-        """See ``Guard.leave``; it may be started again."""
-        guard = self._load().guard
-        guard.unsettled.discard(uuid)
-        guard.leave(uuid)
+        """See ``Moves.leave``."""
+        self._load().moves.leave(uuid)
         self.look_soon()
 
     async def refresh(self, machine: Machine) -> None:
@@ -236,6 +230,7 @@ class Leases:
         from services.vm.leases.driver import LeaseDriver
         from services.vm.leases.guard import Guard
         from services.vm.leases.host import Host
+        from services.vm.leases.moves import Moves
         from services.vm.leases.remembered import Remembered
         from services.vm.operations.driver import Driver
 
@@ -246,8 +241,11 @@ class Leases:
         remembered = Remembered(context, self._record_file, node_id)
         store = self._make_store()
         guard = Guard(context, node_id=node_id, store=store, host=host, remembered=remembered)
+        moves = Moves(
+            context, node_id=node_id, store=store, host=host, guard=guard, remembered=remembered
+        )
         if store is None:
-            return _Loaded(guard=guard, host=host)
+            return _Loaded(guard=guard, moves=moves, host=host)
         from services.vm.leases.methods import Methods
         from services.vm.leases.watch import Watch
 
@@ -269,7 +267,9 @@ class Leases:
             watch=watch,
             remembered=remembered,
         )
-        return _Loaded(guard=guard, host=host, store=store, watch=watch, methods=methods)
+        return _Loaded(
+            guard=guard, moves=moves, host=host, store=store, watch=watch, methods=methods
+        )
 
     def _make_store(self) -> LeaseStore | None:
         if self._settings.postgres is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,11 @@ class LeaseRecord:
 
 
 def boot_id() -> str:
-    """The kernel's name for this boot of the host."""
-    return _BOOT_ID.read_text().strip()
+    """The kernel's name for this boot of the host; where it has none, another one each time."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return str(uuid.uuid4())
 
 
 def read_record(path: Path, node_id: str) -> LeaseRecord:

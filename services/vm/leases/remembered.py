@@ -46,10 +46,12 @@ class Remembered:
             fenced = {uuid: why for uuid, why in record.fenced.items() if uuid != machine.uuid}
             await self._keep(replace(record, held=held, fenced=fenced))
 
-    async def drop(self, uuid: str) -> None:
-        """Remember no lease of it."""
+    async def drop(self, uuid: str, epoch: int) -> None:
+        """Remember no lease of it, unless it has got another one since."""
         async with self._lock:
             record = await self._read()
+            if uuid in record.held and record.held[uuid].epoch != epoch:
+                return
             held = {key: lease for key, lease in record.held.items() if key != uuid}
             await self._keep(replace(record, held=held))
 

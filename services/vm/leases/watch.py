@@ -13,7 +13,7 @@ from typing import assert_never
 from protocol.errors import NovacronError
 from services.vm.leases.guard import Guard
 from services.vm.leases.host import Host
-from services.vm.leases.model import FenceAction, Lease, Machine, Wanted
+from services.vm.leases.model import BY_NODE, FenceAction, Lease, Machine, Wanted
 from services.vm.leases.reconcile import (
     Claim,
     Conflict,
@@ -30,7 +30,6 @@ from supervisor.child.service import ServiceContext
 
 # Disks that were attached past the platform are found by reading all XML again, now and then.
 _READ_AGAIN_EACH = 3
-_BY = "node"
 
 
 class Watch:
@@ -100,7 +99,7 @@ class Watch:
             reading.leases,
             node_id=self._node_id,
             now_s=reading.now_s,
-            busy={*self._host.busy, *self._guard.unsettled},
+            busy={*self._host.busy, *self._host.unsettled},
         )
         unleased: dict[str, str] = {}
         fenced: dict[str, str] = {}
@@ -148,12 +147,15 @@ class Watch:
     async def _claim(self, here: Running) -> str:
         """Take the lease of what runs already; returns why it has none."""
         machine = here.machine
-        wanted = Wanted(machine=machine, node_id=self._node_id, by=_BY, disks=here.disks)
+        wanted = Wanted(machine=machine, node_id=self._node_id, by=BY_NODE, disks=here.disks)
         try:
-            lease = await self._guard.acquire(wanted)
-            settle = partial(self._host.driver.settle_epoch, machine.uuid, lease.epoch)
-            if not await self._host.run(settle, machine, "write its epoch"):
-                await self._guard.release(machine, lease.epoch)  # it has ended meanwhile
+            async with self._host.one_at_a_time(machine.uuid):
+                if machine.uuid in {*self._host.busy, *self._host.unsettled}:
+                    return ""  # who makes it busy takes the lease too
+                lease = await self._guard.acquire(wanted)
+                settle = partial(self._host.driver.settle_epoch, machine.uuid, lease.epoch)
+                if not await self._host.run(settle, machine, "write its epoch"):
+                    await self._guard.release(machine, lease.epoch)  # it has ended meanwhile
         except NovacronError as exc:
             return exc.message
         finally:

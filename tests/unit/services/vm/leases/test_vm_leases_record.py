@@ -65,7 +65,9 @@ def test_what_is_fenced_or_freed_is_not_started(tmp_path: Path) -> None:
         await memory.put(MACHINE, 9, [])
         record = await remembered(file).read()
         assert (record.allows(MACHINE, []), record.fenced) == (9, {})
-        await memory.drop("u")
+        await memory.drop("u", 7)
+        assert (await memory.held("u")) is not None  # of an epoch that is over
+        await memory.drop("u", 9)
         assert (await remembered(file).held("u")) is None
 
     asyncio.run(scenario())
