@@ -16,6 +16,7 @@ from protocol.messages.access import Role
 from protocol.messages.metrics import MetricKind, MetricSample
 from services.api.access import Access
 from services.api.gate import Gate
+from services.api.machines import Machines
 from services.api.middleware import BodyLimit
 from services.api.model import ApiSettings
 from services.api.operations import Operator
@@ -102,7 +103,8 @@ def make_endpoints(settings: ApiSettings, context: ServiceContext, access: Acces
     )
     install(app)
     tree = Tree(context, call_timeout_s=settings.call_timeout_s)
-    serve_tree(app, tree, Operator(context, access))
+    operator = Operator(context, access)
+    serve_tree(app, tree, operator, Machines(context, operator))
     return app
 
 

@@ -47,6 +47,24 @@ class UnknownComponentError(NovacronError):
     code: ClassVar[str] = "api.unknown_component"
 
 
+class UnknownMachineError(NovacronError):
+    """The node has no such virtual machine."""
+
+    code: ClassVar[str] = "api.unknown_vm"
+
+
+class UnknownOperationError(NovacronError):
+    """There is no such operation, or no longer."""
+
+    code: ClassVar[str] = "api.unknown_operation"
+
+
+class MachineRefusedError(NovacronError):
+    """The VM component does not begin with that; the message says why."""
+
+    code: ClassVar[str] = "api.vm_refused"
+
+
 class NotRecordedError(NovacronError):
     """The audit log does not take the record, so that nothing was done."""
 

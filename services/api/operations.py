@@ -75,16 +75,25 @@ class Operator:
             ComponentAnswerError: the supervisor refuses.
         """
         action = f"api:{verb.value}"
-        if not identity.role.includes(ROLE):
-            await self._refuse(identity, action, path)
-        await self._access.record(identity, action, path, Outcome.REQUESTED)
+        await self.admit(identity, action, path)
         try:
             done = await self._order(verb, path)
         except NovacronError as exc:
-            await self._record_end(identity, action, path, Outcome.FAILURE, code=exc.code)
+            await self.record_end(identity, action, path, Outcome.FAILURE, code=exc.code)
             raise
-        await self._record_end(identity, action, path, Outcome.SUCCESS, state=done.state.value)
+        await self.record_end(identity, action, path, Outcome.SUCCESS, state=done.state.value)
         return done
+
+    async def admit(self, identity: Identity, action: str, subject: str) -> None:
+        """Let through who may order something, once it is recorded.
+
+        Raises:
+            ForbiddenError: who asks may not; recorded too.
+            NotRecordedError: the audit log does not take it, and nothing must be done.
+        """
+        if not identity.role.includes(ROLE):
+            await self._refuse(identity, action, subject)
+        await self._access.record(identity, action, subject, Outcome.REQUESTED)
 
     async def _order(self, verb: Verb, path: str) -> Operation:
         supervisor, child_id = names.parent_path(path), path.rpartition("/")[2]
@@ -98,9 +107,10 @@ class Operator:
             raise _refusal(exc, path) from exc
         return _operation(path, answer)
 
-    async def _record_end(
+    async def record_end(
         self, identity: Identity, action: str, path: str, outcome: Outcome, **fields: Plain
     ) -> None:
+        """Record how something ended that was recorded ahead."""
         # It is recorded as requested, and can't be taken back.
         with contextlib.suppress(NotRecordedError):
             await self._access.record(identity, action, path, outcome, **fields)

@@ -16,8 +16,11 @@ from services.api.errors import (
     ComponentAnswerError,
     ComponentUnavailableError,
     ForbiddenError,
+    MachineRefusedError,
     NotRecordedError,
     UnknownComponentError,
+    UnknownMachineError,
+    UnknownOperationError,
 )
 from supervisor.child.logs import correlation_id
 
@@ -33,6 +36,9 @@ _STATUSES: Mapping[type[NovacronError], int] = {
     ComponentAnswerError: 502,
     ForbiddenError: 403,
     UnknownComponentError: 404,
+    UnknownMachineError: 404,
+    UnknownOperationError: 404,
+    MachineRefusedError: 409,
 }
 
 

@@ -11,13 +11,23 @@ import sys
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path, Query, Request
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from protocol.messages.health import HealthState
 from services.api.gate import identity_of
+from services.api.machines import WAIT_MAX_S, Machines, VmVerb
 from services.api.operations import Operator, Verb
-from services.api.schemas import Caller, ComponentList, NodeList, Operation, Problem, VmList
-from services.api.tree import Tree, component_of, node_of, vm_of
+from services.api.schemas import (
+    Caller,
+    ComponentList,
+    NodeList,
+    Operation,
+    Problem,
+    VmDetails,
+    VmList,
+    VmOperation,
+)
+from services.api.tree import Tree, component_of, node_of, usage_of, vm_of
 from services.vm.model import DomainState
 
 PREFIX = "/api/v1"
@@ -25,6 +35,7 @@ PREFIX = "/api/v1"
 LIMIT_MAX = 1000
 
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items in one answer.")]
+MachineName = Annotated[str, Path(max_length=255, description="Name or UUID of a machine.")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000, description="Items to leave out first.")]
 
 
@@ -34,10 +45,11 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:  # Any: an OpenAPI
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
-def serve_tree(app: FastAPI, tree: Tree, operator: Operator) -> None:
-    """Give an application the endpoints, answered from a tree and carried out by an operator."""
+def serve_tree(app: FastAPI, tree: Tree, operator: Operator, machines: Machines) -> None:
+    """Give an application the endpoints, answered from a tree and carried out by the others."""
     app.state.tree = tree
     app.state.operator = operator
+    app.state.machines = machines
     app.include_router(ROUTER)
 
 
@@ -46,6 +58,13 @@ def tree_of(request: Request) -> Tree:
     tree = request.app.state.tree
     assert isinstance(tree, Tree)
     return tree
+
+
+def machines_of(request: Request) -> Machines:
+    """What gives orders to machines."""
+    machines = request.app.state.machines
+    assert isinstance(machines, Machines)
+    return machines
 
 
 # FastAPI asks of every type whether it is a model of pydantic's first version. Nothing here is,
@@ -109,6 +128,66 @@ async def list_vms(
         total=len(found) + (known.omitted if state is None else 0),
         stale=known.is_stale,
     )
+
+
+@ROUTER.get(
+    "/vms/{name}",
+    operation_id="getVm",
+    tags=["vms"],
+    responses=problems(404, 422, 502),
+)
+async def get_vm(request: Request, name: MachineName) -> VmDetails:
+    """A virtual machine by name or UUID, with what it uses."""
+    tree = tree_of(request)
+    item, is_stale = await tree.domain(name)
+    node_id = (await tree.status()).platform.node_id
+    usage = await tree.usage(item.uuid) if item.state.is_active and not is_stale else None
+    return VmDetails(
+        **vm_of(item, node_id).model_dump(),
+        usage=None if usage is None else usage_of(usage),
+        stale=is_stale,
+    )
+
+
+@ROUTER.post(
+    "/vms/{name}/{verb}",
+    operation_id="orderVm",
+    tags=["vms"],
+    status_code=202,
+    responses=problems(403, 404, 409, 422, 502),
+)
+async def order_vm(
+    request: Request,
+    response: Response,
+    name: MachineName,
+    verb: Annotated[VmVerb, Path(description="What is to be done.")],
+) -> VmOperation:
+    """Order something of a machine; the operation that follows goes on by itself.
+
+    Takes the role operator. The audit log has it before anything happens; where the log takes
+    nothing, nothing happens.
+    """
+    item, _ = await tree_of(request).domain(name)
+    operation = await machines_of(request).order(identity_of(request), verb, item)
+    response.headers["Location"] = f"{PREFIX}/operations/{operation.id}"
+    return operation
+
+
+@ROUTER.get(
+    "/operations/{number}",
+    operation_id="getOperation",
+    tags=["vms"],
+    responses=problems(404, 422, 502),
+)
+async def get_operation(
+    request: Request,
+    number: Annotated[int, Path(ge=1, le=2**53, description="Of the operation.")],
+    wait: Annotated[
+        float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for its end.")
+    ] = 0.0,
+) -> VmOperation:
+    """An order to a machine or image, and what came of it."""
+    return await machines_of(request).operation(number, wait_s=wait)
 
 
 @ROUTER.get("/caller", operation_id="getCaller", tags=["access"], responses=problems())

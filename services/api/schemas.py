@@ -16,6 +16,7 @@ from protocol.messages.health import HealthState
 from protocol.messages.status import Verdict
 from services.api.identity import Means
 from services.vm.model import DomainState
+from services.vm.operations.model import OperationState
 
 
 class _Body(BaseModel):
@@ -101,6 +102,45 @@ class Vm(_Body):
     memory_bytes: int = Field(description="What the guest may use at most.")
     persistent: bool = Field(description="Stays defined when it stops.")
     autostart: bool
+
+
+class VmUsage(_Body):
+    """What a running machine uses; null where nobody can tell, as rates at first."""
+
+    cpu_percent: float | None = Field(description="Of one processor.")
+    memory_assigned_bytes: int | None
+    memory_used_bytes: int | None = Field(description="As its own system tells.")
+    memory_resident_bytes: int | None = Field(description="What it takes of the host.")
+    disk_read_bytes_per_second: float | None
+    disk_written_bytes_per_second: float | None
+    network_received_bytes_per_second: float | None
+    network_sent_bytes_per_second: float | None
+
+
+class VmDetails(Vm):
+    """One virtual machine, and what it uses while it runs."""
+
+    usage: VmUsage | None = Field(description="Null while it does not run, or nobody can tell.")
+    stale: bool = Field(description="The hypervisor does not answer; this is the last known.")
+
+
+class VmOperation(_Body):
+    """An order to a machine or image, and what came of it so far."""
+
+    id: int = Field(description="Of this run of the VM component; it counts from 1.")
+    method: str
+    subject: str
+    uuid: str
+    state: OperationState
+    final: bool = Field(description="Nothing more will come of it.")
+    step: str
+    progress: float | None = Field(description="From 0 to 1; null where it can't be told.")
+    changed: bool = Field(description="False where it was so before.")
+    note: str
+    error_code: str
+    error: str
+    began_at: dt.datetime
+    ended_at: dt.datetime | None
 
 
 class Operation(_Body):

@@ -18,10 +18,12 @@ from services.api.errors import (
     ComponentAnswerError,
     ComponentUnavailableError,
     UnknownComponentError,
+    UnknownMachineError,
 )
-from services.api.schemas import Component, Node, Phase, Vm
+from services.api.schemas import Component, Node, Phase, Vm, VmUsage
 from services.telemetry.reader import StatusReader
 from services.vm.model import DomainList, DomainRecord
+from services.vm.statistics.model import DomainStatistics, StatisticsReply
 from supervisor.child.service import ServiceContext
 
 VM = "core/vm"
@@ -82,9 +84,31 @@ class Tree:
         except RemoteProtocolError as exc:
             raise ComponentAnswerError(f"{VM} answered vm.list with another shape: {exc}") from exc
 
-    async def _ask(self, path: str, method: str) -> Plain:
+    async def domain(self, ref: str) -> tuple[DomainRecord, bool]:
+        """A virtual machine of this node by name or UUID; True where it is the last known.
+
+        Raises:
+            UnknownMachineError: the node has none.
+            ComponentUnavailableError, ComponentAnswerError: as for ``domains``.
+        """
+        known = await self.domains()
+        for item in known.domains:
+            if ref in (item.name, item.uuid):
+                return item, known.is_stale
+        raise UnknownMachineError(f"the node has no machine {ref!r:.80}")
+
+    async def usage(self, uuid: str) -> DomainStatistics | None:
+        """What a machine uses; None where nobody can tell."""
         try:
-            return await self._context.call(path, method, timeout_s=self._call_timeout_s)
+            answer = await self._ask(VM, "vm.statistics", {"domain": uuid, "age_max_s": 15.0})
+            found = from_wire(StatisticsReply, answer)
+        except NovacronError:
+            return None
+        return next((item for item in found.domains if not found.is_stale), None)
+
+    async def _ask(self, path: str, method: str, body: Plain = None) -> Plain:
+        try:
+            return await self._context.call(path, method, body, timeout_s=self._call_timeout_s)
         except (PeerUnavailableError, CallTimeoutError) as exc:
             raise ComponentUnavailableError(str(exc), component=path) from exc
         except RemoteCallError as exc:
@@ -150,4 +174,18 @@ def vm_of(item: DomainRecord, node_id: str) -> Vm:
         memory_bytes=item.memory_bytes,
         persistent=item.is_persistent,
         autostart=item.autostart,
+    )
+
+
+def usage_of(item: DomainStatistics) -> VmUsage:
+    """The body that describes what a machine uses."""
+    return VmUsage(
+        cpu_percent=item.cpu_percent,
+        memory_assigned_bytes=item.memory_assigned_bytes,
+        memory_used_bytes=item.memory_used_bytes,
+        memory_resident_bytes=item.memory_resident_bytes,
+        disk_read_bytes_per_second=item.read_bytes_s,
+        disk_written_bytes_per_second=item.written_bytes_s,
+        network_received_bytes_per_second=item.received_bytes_s,
+        network_sent_bytes_per_second=item.sent_bytes_s,
     )

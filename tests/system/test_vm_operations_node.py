@@ -9,7 +9,9 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.fixtures.fix_node import Node, wait_until
@@ -27,6 +29,21 @@ def said(node: Node, *arguments: str) -> str:
     done = node.ctl("vm", *arguments, timeout_s=60.0)
     assert done.returncode == 0, done
     return done.stdout.strip()
+
+
+def ordered_over_http(node: Node, verb: str) -> Any:
+    """What came of an order through the API, by somebody with a token of the node's."""
+    made = node.ctl("token", "create", f"ci-{verb}", "--role", "operator", "--lifetime", "1h")
+    token = next(word for word in made.stdout.split() if word.startswith("nova_"))
+    api = httpx.Client(
+        base_url=f"http://127.0.0.1:{node.ports[0]}",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30.0,
+    )
+    with api:
+        begun = api.post(f"/api/v1/vms/test/{verb}")
+        assert begun.status_code == 202, begun.text
+        return api.get(begun.headers["location"], params={"wait": 20}).json()
 
 
 def test_an_operator_leads_a_guest_through_its_life(
@@ -85,6 +102,9 @@ def test_an_operator_leads_a_guest_through_its_life(
     assert "vm.resume" in table
     names = [record["name"] for record in node.journal()]
     assert names.count("vm:operation") >= 7
+
+    assert ordered_over_http(node, "pause")["note"] == "test is paused"
+    assert ordered_over_http(node, "resume")["state"] == "done"
 
     def recorded() -> bool:
         trail = node.ctl("audit", "tail", "-n", "200", "--action", "call:vm-stop", "--json")

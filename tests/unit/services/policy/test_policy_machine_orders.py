@@ -24,6 +24,10 @@ UNRECORDED = {
 }
 
 
+# What the gateway may order, for whoever it has authenticated.
+THROUGH_THE_API = {"vm.start", "vm.stop", "vm.reboot", "vm.pause", "vm.resume"}
+
+
 @pytest.mark.parametrize("method", [*METHODS, "vm.operation.cancel"])
 def test_orders_are_operators_and_recorded(method: str) -> None:
     """Each is allowed by a rule of its own; who may only look, or is a process, may not."""
@@ -32,15 +36,18 @@ def test_orders_are_operators_and_recorded(method: str) -> None:
 
     operator = decide(policy, person, ("viewer", "operator"), method, "core/vm")
     viewer = decide(policy, person, ("viewer",), method, "core/vm")
+    gateway = decide(policy, "api", (), method, "core/vm")
     processes = [
         decide(policy, path, (), method, "core/vm").is_allowed
-        for path in ("api", "core/network", "optional/workload", "data/database")
+        for path in ("core/network", "optional/workload", "data/database")
     ]
 
     assert operator.is_allowed
     assert operator.is_audited is (method not in UNRECORDED)
     assert not viewer.is_allowed
     assert not any(processes)
+    assert gateway.is_allowed is (method in THROUGH_THE_API)
+    assert gateway.is_audited is gateway.is_allowed
 
 
 def test_what_became_of_orders_is_everybody_s_to_see() -> None:
