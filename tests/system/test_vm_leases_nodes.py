@@ -85,7 +85,7 @@ def hosts(daemons: tuple[PrivateLibvirtd, PrivateLibvirtd], tmp_path: Path) -> I
             if domain.isActive():
                 domain.destroy()
             if domain.isPersistent():
-                domain.undefine()
+                domain.undefineFlags(2)  # with what libvirt knows of its snapshots
         connection.close()
 
 

@@ -185,16 +185,17 @@ class Guard:
         """
         host = self._host
         host.running.pop(uuid, None)
-        held = await self._remembered.held(uuid)
-        if held is None or uuid in host.busy:
-            return
-        machine = Machine(uuid=uuid, name=held.name)
-        try:
-            if await host.run(partial(host.driver.is_active, uuid), machine, "look at it"):
+        async with host.one_at_a_time(uuid):
+            held = await self._remembered.held(uuid)
+            if held is None or uuid in host.busy:
                 return
-            await self.release(machine, held.epoch)
-        except NovacronError as exc:
-            self._context.log.warning("lease_kept", vm=held.name, reason=exc.message)
+            machine = Machine(uuid=uuid, name=held.name)
+            try:
+                active = partial(host.driver.is_active, uuid)
+                if not await host.run(active, machine, "look at it"):
+                    await self.release(machine, held.epoch)
+            except NovacronError as exc:
+                self._context.log.warning("lease_kept", vm=held.name, reason=exc.message)
 
     async def check_resume(self, ref: str) -> None:
         """Refuse a paused machine that has lost its right.

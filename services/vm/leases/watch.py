@@ -152,6 +152,9 @@ class Watch:
             async with self._host.one_at_a_time(machine.uuid):
                 if machine.uuid in {*self._host.busy, *self._host.unsettled}:
                     return ""  # who makes it busy takes the lease too
+                active = partial(self._host.driver.is_active, machine.uuid)
+                if not await self._host.run(active, machine, "look at it"):
+                    return ""  # it has ended since it was looked at
                 lease = await self._guard.acquire(wanted)
                 settle = partial(self._host.driver.settle_epoch, machine.uuid, lease.epoch)
                 if not await self._host.run(settle, machine, "write its epoch"):
