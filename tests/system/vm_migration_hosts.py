@@ -22,8 +22,8 @@ from tests.lab.marks import marked_environ
 
 # Generous: the machine may be loaded. What is waited for ends as soon as it is there.
 WAIT_S = 60.0
-# A cut line is found within seconds, by libvirt on both sides.
-_QEMU_CONF = "keepalive_interval = 1\nkeepalive_count = 4\n"
+# A cut line is found within seconds: by the service first, then by libvirt.
+_QEMU_CONF = "keepalive_interval = 2\nkeepalive_count = 3\n"
 
 
 class CallError(Exception):
@@ -46,7 +46,7 @@ class HostService:
 
     def __init__(self, lab: Lab, host: Host, **settings: Any) -> None:
         self.host = host
-        migration = {"uri": "qemu+tcp://{host}/system", "has_plain_streams": True}
+        migration = {"uri": "qemu+tcp://{host}/system", "has_plain_streams": True, "silence_s": 3}
         body = {
             "libvirt_uri": "qemu:///system",
             "node_id": host.name,
@@ -133,13 +133,19 @@ class HostService:
         self._process.send_signal(signal.SIGKILL)
         # nsenter stands before it.
         self.host.run("pkill", "-KILL", "-f", f'"node_id": "{self.host.name}"')
-        self._process.wait(WAIT_S)
+        self._over()
 
     def close(self) -> None:
         """End it in order."""
+        self._over()
+
+    def _over(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        self._process.stdout.close()
 
     def _answer(self, number: int) -> Any:
         with self._changed:

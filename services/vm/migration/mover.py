@@ -63,6 +63,7 @@ class Mover:
     ) -> None:
         self._driver = driver
         self._calls = calls
+        self._far = DeadlineCalls(lambda: None)
         self._settings = settings
         self._node_id = node_id
         self._journal = Journal(directory)
@@ -94,7 +95,7 @@ class Mover:
 
     async def is_answered(self, had: Undertaking) -> bool:
         """Whether both sides answer, so that taking it up leads somewhere."""
-        pair = Pair(self._driver, self._calls, self._journal, had)
+        pair = self._pair(had)
         try:
             sides = await pair.look()
         finally:
@@ -154,7 +155,7 @@ class Mover:
             by=by,
             began_s=time.time(),
         )
-        pair = Pair(self._driver, self._calls, self._journal, undertaking)
+        pair = self._pair(undertaking)
         sending = Sending(pair, self._calls, partial(_tell, progress))
         return await self._to_its_end(pair, sending, self._move(pair, sending, progress))
 
@@ -163,9 +164,19 @@ class Mover:
 
         Errors are those of ``migrate``.
         """
-        pair = Pair(self._driver, self._calls, self._journal, had)
+        pair = self._pair(had)
         sending = Sending(pair, self._calls, partial(_tell, progress))
         return await self._to_its_end(pair, sending, self._again(pair, sending, progress))
+
+    def _pair(self, undertaking: Undertaking) -> Pair:
+        return Pair(
+            self._driver,
+            self._calls,
+            self._far,
+            self._journal,
+            undertaking,
+            silence_s=self._settings.silence_s,
+        )
 
     async def _to_its_end(
         self,

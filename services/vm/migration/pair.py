@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,6 +15,7 @@ from services.vm.errors import (
     LibvirtUnavailableError,
 )
 from services.vm.migration.journal import Journal, Undertaking
+from services.vm.migration.routes import KEEPALIVES
 from services.vm.migration.sides import SideDriver
 from services.vm.migration.source import SourceDriver
 from services.vm.migration.target_storage import TargetDisks
@@ -26,6 +27,8 @@ from services.vm.operations.errors import OperationUnknownError
 T = TypeVar("T")
 # Opening a connection to another host, with its TLS, and an answer over a slow line.
 TARGET_TIMEOUT_S = 20.0
+# An attempt to connect to a host that is gone would hang in libvirt for minutes.
+_REACH_TIMEOUT_S = 3.0
 SHORT_TIMEOUT_S = 30.0
 _SILENT = (
     LibvirtLostError,
@@ -42,8 +45,10 @@ class Pair:
     Args:
         driver: this host's libvirt.
         calls: this service's blocking calls.
+        far: those to other hosts, whose lateness is no fault of this one.
         journal: where ``undertaking`` is kept.
         undertaking: what is begun.
+        silence_s: the target's libvirt is lost when it is silent for so long.
 
     Attributes:
         undertaking: as it was last written down, or is about to be.
@@ -53,16 +58,28 @@ class Pair:
     """
 
     def __init__(
-        self, driver: Driver, calls: DeadlineCalls, journal: Journal, undertaking: Undertaking
+        self,
+        driver: Driver,
+        calls: DeadlineCalls,
+        far: DeadlineCalls,
+        journal: Journal,
+        undertaking: Undertaking,
+        *,
+        silence_s: int,
     ) -> None:
         self.undertaking = undertaking
         self.is_here = False
         self.has_run = False
         self.is_hand_over_postponed = False
         self.sender = SourceDriver(driver)
-        self.other = Driver(undertaking.route.libvirt_uri)
+        self.other = Driver(
+            undertaking.route.libvirt_uri,
+            keepalive_interval_s=silence_s // KEEPALIVES,
+            keepalive_count=KEEPALIVES - 1,
+        )
         self.disks = TargetDisks(self.other)
         self._calls = calls
+        self._far = far
         self._journal = journal
         self.source = SideDriver(driver)
         self.target = SideDriver(self.other)
@@ -98,40 +115,53 @@ class Pair:
     async def look(self) -> tuple[Side, Side]:
         """Source and target, both at once; a side that does not answer is unknown."""
         return await asyncio.gather(
-            self._look(self.source, self.here, SHORT_TIMEOUT_S),
-            self._look(self.target, self.there, TARGET_TIMEOUT_S),
+            self._look(partial(self.on_source, "look at", partial(self.source.look, self.uuid))),
+            self._look_there(),
         )
 
     async def on_source(self, what: str, work: Callable[[], T]) -> T:
         """Run a call of this host's libvirt; errors as of ``DeadlineCalls.run`` and the call."""
-        return await self._run(what, work, self.here, SHORT_TIMEOUT_S)
+        return await self._calls.run(
+            work,
+            subject=f"move of {self.uuid}",
+            what=f"{what} {self.undertaking.name}",
+            timeout_s=SHORT_TIMEOUT_S,
+        )
 
     async def on_target(self, what: str, work: Callable[[], T]) -> T:
         """The same of the target's."""
-        return await self._run(what, work, self.there, TARGET_TIMEOUT_S)
+        return await self._far.run(
+            work,
+            subject=self.uuid,
+            what=f"{what} {self.undertaking.name}",
+            timeout_s=TARGET_TIMEOUT_S,
+        )
 
     async def close(self) -> None:
         """Close the connection to the target."""
-        await self._calls.abandon(self.other.close)
+        await self._far.abandon(self.other.close)
 
-    # Subjects of calls: what the sending owes must hold up neither looks nor its end, and a target
-    # that hangs nothing here.
-    @property
-    def here(self) -> str:
-        """This host's answers about it while it is moved."""
-        return f"move of {self.uuid}"
+    async def _look_there(self) -> Side:
+        if not self.other.is_open() and not await self._is_reached():
+            return Side(presence=Presence.UNKNOWN, reason="it can't be reached")
+        return await self._look(
+            partial(self.on_target, "look at", partial(self.target.look, self.uuid))
+        )
 
-    @property
-    def there(self) -> str:
-        """The target's answers."""
-        return f"{self.uuid} on {self.undertaking.route.node}"
-
-    async def _run(self, what: str, work: Callable[[], T], subject: str, timeout_s: float) -> T:
-        text = f"{what} {self.undertaking.name}"
-        return await self._calls.run(work, subject=subject, what=text, timeout_s=timeout_s)
-
-    async def _look(self, side: SideDriver, subject: str, timeout_s: float) -> Side:
+    async def _look(self, ask: Callable[[], Awaitable[Side]]) -> Side:
         try:
-            return await self._run("look at", partial(side.look, self.uuid), subject, timeout_s)
+            return await ask()
         except _SILENT as exc:
             return Side(presence=Presence.UNKNOWN, reason=exc.message)
+
+    async def _is_reached(self) -> bool:
+        route = self.undertaking.route
+        if route.port is None:
+            return True
+        try:
+            async with asyncio.timeout(_REACH_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(route.host, route.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True

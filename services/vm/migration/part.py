@@ -19,7 +19,7 @@ from services.vm.operations.model import WAIT_MAX_S, OperationQuery, Outcome
 
 METHOD = "vm.migrate"
 # Where the other side does not answer, it is asked again so often, quietly.
-AGAIN_S = 10.0
+AGAIN_S = 5.0
 
 
 class Migrations:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from services.vm.migration.errors import MigrationRefusedError
 
+KEEPALIVES = 3
 URI = "qemu+tls://{host}/system"
+_PORTS = {"tls": 16514, "tcp": 16509, "ssh": 22}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]{0,251}[A-Za-z0-9])?")
 
 
@@ -24,12 +26,15 @@ class MigrationSettings:
         uri: of another node's libvirt; ``{host}`` stands for its address.
         addresses: ``node=address`` for nodes whose name is not their address.
         has_plain_streams: memory and disks go unencrypted.
+        silence_s: another node's libvirt that is silent for so long does not answer. Shorter than
+            libvirt's own, so that a line is found dead here first; see ``SourceDriver.sever``.
         settle_s: how long an operation waits for both sides to tell where the guest is.
     """
 
     uri: str = URI
     addresses: tuple[str, ...] = ()
     has_plain_streams: bool = False
+    silence_s: int = 6
     settle_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -39,8 +44,8 @@ class MigrationSettings:
             node, equals, address = entry.partition("=")
             if not (node and equals and _HOST.fullmatch(address)):
                 raise ValueError(f"addresses has {entry!r:.80}; expected node=address")
-        if not self.settle_s > 0:
-            raise ValueError("settle_s must be more than 0")
+        if not self.settle_s > 0 or self.silence_s < KEEPALIVES:
+            raise ValueError(f"settle_s must be more than 0, silence_s at least {KEEPALIVES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,12 @@ class Route:
     disks_uri: str = ""
     is_tunnelled: bool = False
     is_encrypted: bool = True
+
+    @property
+    def port(self) -> int | None:
+        """Where its libvirt listens; None for a transport without a port of its own."""
+        parts = urlsplit(self.libvirt_uri)
+        return parts.port or _PORTS.get(parts.scheme.partition("+")[2])
 
 
 def find_route(settings: MigrationSettings, node: str) -> Route:

@@ -54,6 +54,7 @@ class Sending:
         self._bandwidth_bytes_s = request.bandwidth_bytes_s
         self._disks: tuple[str, ...] = ()
         self._allowed_ms = 0  # what libvirt was told
+        self._was_open = pair.other.is_open()
         self._asked_s = float("-inf")
         self._is_woken = asyncio.Event()
         self.end_reason = ""
@@ -89,6 +90,7 @@ class Sending:
         """
         had = self._pair.undertaking
         self._disks = tuple(disk.target for disk in copied)
+        self._was_open = self._pair.other.is_open()
         work = partial(self._pair.sender.migrate, had.uuid, had.route, had.request, copied)
         call = asyncio.create_task(
             self._calls.run(work, subject=had.uuid, what=f"move {had.name}", timeout_s=_CALL_MAX_S)
@@ -111,6 +113,8 @@ class Sending:
 
     async def look(self) -> None:
         """Read the figures, and do what they ask for."""
+        if self._was_open and not self._pair.other.is_open():
+            self.end(f"{self._pair.undertaking.route.node} does not answer any more")
         figures = await self._read()
         self._convergence, actions = convergence.step(self._convergence, time.monotonic(), figures)
         for action in actions:
@@ -120,18 +124,26 @@ class Sending:
                 assert isinstance(action, Allow)
         if figures is not None and self._allowed_ms != self._convergence.allowed_ms:
             await self._allow(self._convergence.allowed_ms)
-        is_due = time.monotonic() - self._asked_s >= _ABORT_AGAIN_S
-        if self.end_reason and is_due:
-            self._asked_s = time.monotonic()
-            with contextlib.suppress(NovacronError):  # it has not begun, or is over
-                work = partial(self._pair.sender.abort, self._pair.uuid)
-                await self._pair.on_source("end the move of", work)
+        if self.end_reason:
+            await self._end()
 
     async def follow(self) -> None:
         """One look and a pause, for a sending that this service has not begun itself."""
         await self.look()
         self._is_woken.clear()
         await self._wait(None)
+
+    async def _end(self) -> None:
+        """Close its connections, so that nothing waits for a dead line, then ask for its end."""
+        if time.monotonic() - self._asked_s < _ABORT_AGAIN_S:
+            return
+        self._asked_s = time.monotonic()
+        for what, work in (
+            ("close the connections of", self._pair.sender.sever),
+            ("end the move of", self._pair.sender.abort),
+        ):
+            with contextlib.suppress(NovacronError):  # it has not begun, or is over
+                await self._pair.on_source(what, partial(work, self._pair.uuid))
 
     async def _wait(self, call: asyncio.Task[None] | None) -> None:
         woken = asyncio.ensure_future(self._is_woken.wait())

@@ -58,10 +58,19 @@ class Driver:
 
     Args:
         uri: libvirt's.
+        keepalive_interval_s, keepalive_count: a silent libvirt counts as lost after
+            interval x (count + 1) seconds.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        keepalive_interval_s: int = KEEPALIVE_INTERVAL_S,
+        keepalive_count: int = KEEPALIVE_COUNT,
+    ) -> None:
         self._uri = uri
+        self._keepalive = keepalive_interval_s, keepalive_count
         self._lock = threading.Lock()
         self._connection: Any = None  # Any: libvirt-python has no types
 
@@ -72,6 +81,14 @@ class Driver:
         if connection is not None:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
+
+    def is_open(self) -> bool:
+        """Whether the connection is open and alive; never blocks."""
+        connection = self._connection
+        try:
+            return connection is not None and bool(connection.isAlive())
+        except libvirt.libvirtError:
+            return False
 
     def connection(self) -> Any:  # Any: libvirt.virConnect
         """The open connection.
@@ -89,7 +106,7 @@ class Driver:
                 self._connection = libvirt.open(self._uri)
                 # Drivers inside this process (test:///) have nothing to keep alive.
                 with contextlib.suppress(libvirt.libvirtError):
-                    self._connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+                    self._connection.setKeepAlive(*self._keepalive)
             except libvirt.libvirtError as exc:
                 self._connection = None
                 raise LibvirtUnavailableError(
