@@ -176,9 +176,10 @@ class VmService(Service):
         if self._session is not None and self._connection.phase is Phase.CONNECTED:
             with contextlib.suppress(LibvirtLostError, LibvirtTimeoutError):
                 known, is_stale = await self._session.read_domains(), False
-        by_name = sorted(known, key=lambda domain: domain.name)
-        listed = tuple(by_name[:DOMAINS_LISTED_MAX])
-        found = DomainList(domains=listed, is_stale=is_stale, omitted=len(by_name) - len(listed))
+        if is_stale:  # what was just read is in order
+            known = tuple(sorted(known, key=lambda domain: domain.name))
+        listed = known[:DOMAINS_LISTED_MAX]
+        found = DomainList(domains=listed, is_stale=is_stale, omitted=len(known) - len(listed))
         if self._listed is None or self._listed[0] != found:  # most lists are as the last one
             self._listed = found, to_wire(found)
         return self._listed[1]

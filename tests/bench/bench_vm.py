@@ -313,7 +313,7 @@ def _deaths(runs: int) -> Figure:
     """Ticks that a guest loses while all of its host's platform is killed."""
     lost, gaps_s, quiet_s = 0, [], []
     with (
-        running_lab("bench", nodes=True, libvirt=True, hosts=1) as lab,
+        running_lab("bench", nodes=True, libvirt=True) as lab,
         running_guest(lab, GuestPlan(pages_s=200)) as plan,
     ):
         host = lab.hosts[0]
