@@ -11,12 +11,16 @@ import libvirt
 import psycopg
 import pytest
 
+from protocol.records import from_wire
 from services.vm.documents.model import Power, VmDocument
 from services.vm.documents.records import DocumentList, Outcome
 from services.vm.documents.steps import StepKind
 from services.vm.leases.errors import AssignRefusedError, LeasedElsewhereError
 from services.vm.leases.model import AssignReply, LeaseList, LeaseState
+from services.vm.leases.part import Leases
 from services.vm.libvirt_adapter import start_event_loop
+from services.vm.model import VmSettings
+from services.vm.operations.errors import OperationRefusedError
 from services.vm.operations.model import OperationRecord
 from tests.fixtures.fix_postgres import PostgresDatabase
 from tests.system.vm_documents_running import NODE, Node, running
@@ -134,5 +138,39 @@ def test_an_assigned_machine_starts_there_and_not_here(
             assert (back.was, back.epoch) == ("node-2", 3)
             assert [kind for kind, _ in await node.plan()] == [StepKind.MARK, StepKind.START]
             assert await start(node, "goes") == ""
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_is_moved_is_left_alone_and_handed_over(
+    driver: Any, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    """What a migration asks: whose it is, that nobody starts it, and that the other has it."""
+    wanted = VmDocument(name="moves", power=Power.ON)
+    uuid = wanted.domain_uuid
+
+    async def scenario() -> None:
+        async with running(URI, postgres_database, tmp_path) as node:
+            await node.apply(wanted)
+            settings = from_wire(VmSettings, node.context.settings)
+            leases = Leases(node.context, settings, lambda: None, lambda: True)
+            assert await leases.claim(uuid, "moves") == 1
+            leases.hold(uuid)
+            await leases.hand_over(uuid, to_node="node-2", epoch=1)
+            await leases.hand_over(uuid, to_node="node-2", epoch=1)
+            assert await leased(node, "moves") == (LeaseState.HELD, 2, "operator/anna")
+            assert (await node.ask("vm.documents", DocumentList)).documents == ()
+
+            with pytest.raises(LeasedElsewhereError):
+                await leases.claim(uuid, "moves")
+            driver.lookupByName("moves").destroy()
+            with pytest.raises(OperationRefusedError, match="being moved"):
+                async with leases.starting("moves", by="anna"):
+                    raise AssertionError("it may run on node-2")
+            leases.leave(uuid)
+            with pytest.raises(LeasedElsewhereError, match="belongs to node node-2"):
+                async with leases.starting("moves", by="anna"):
+                    raise AssertionError("it runs on node-2")
+            await leases.close()
 
     asyncio.run(scenario())

@@ -53,7 +53,7 @@ class Moves:
             try:
                 return await self._claim(machine, here)
             except BaseException:
-                self.leave(uuid)
+                self._watch_again(uuid)  # what is held stays so: it may run elsewhere
                 raise
 
     async def hand_over(self, uuid: str, *, to_node: str, epoch: int) -> None:
@@ -74,6 +74,9 @@ class Moves:
     def leave(self, uuid: str) -> None:
         """It is looked at here again, and may be started."""
         self._host.unsettled.discard(uuid)
+        self._watch_again(uuid)
+
+    def _watch_again(self, uuid: str) -> None:
         self._host.busy.pop(uuid, None)
         self._host.running.pop(uuid, None)
 
