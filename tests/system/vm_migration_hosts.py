@@ -152,7 +152,8 @@ class HostService:
             is_there = self._changed.wait_for(
                 lambda: number in self._answers or self._process.poll() is not None, WAIT_S
             )
-            assert is_there and number in self._answers, "the service does not answer"
+            assert is_there, "the service does not answer"
+            assert number in self._answers, "the service has ended"
             said = self._answers.pop(number)
         if "error" in said:
             raise CallError(*said["error"])
