@@ -98,6 +98,8 @@ def render_vm_status(status: VmStatus, *, now_s: float, width: int) -> list[Line
         line(Span(pad("machines", 10), Tone.FAINT), counts or "none"),
         line(Span(pad("autostart", 10), Tone.FAINT), _autostart_text(status.autostart)),
     ]
+    if status.disk_lock:
+        lines.append(line(Span(pad("disk lock", 10), Tone.FAINT), printable(status.disk_lock)))
     record = status.autostart
     if record is not None and record.machines:
         rows = [

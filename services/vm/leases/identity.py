@@ -9,6 +9,7 @@ that can be found for it, and one in common is enough to be the same.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -33,6 +34,9 @@ _MARK_BYTES_MAX = 256
 _QCOW2 = struct.Struct(">4sIQI")
 _QCOW2_MAGIC = b"QFI\xfb"
 _NAME_BYTES_MAX = 1023
+# An index of PostgreSQL takes 2704 bytes.
+_KEY_BYTES_MAX = 1000
+_KEY_KEPT = 200
 _OFFSET_MAX = 1 << 40
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]*:")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -82,7 +86,7 @@ class Identifier:
         for source in sources:
             place = source.place
             if source.kind is SourceKind.NETWORK:
-                found.append(DiskUse(key=f"net:{place}", mode=source.mode, path=place))
+                found.append(_use(f"net:{place}", source.mode, place))
                 continue
             if source.kind is SourceKind.VOLUME:
                 pool, _, volume = place.partition("/")
@@ -100,11 +104,11 @@ class Identifier:
         except FileNotFoundError:
             return []
         except OSError:  # a directory that we may not search: its name is all there is
-            return [DiskUse(key=f"{self._prefix}path:{real}", mode=mode, path=path)]
+            return [_use(f"{self._prefix}path:{real}", mode, path)]
         device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
         if stat.S_ISBLK(status.st_mode):
             number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-            return [DiskUse(key=f"{self._prefix}block:{number}", mode=mode, path=path)]
+            return [_use(f"{self._prefix}block:{number}", mode, path)]
         keys = [f"{self._prefix}{device}:{status.st_ino}"]
         marked = _find_mark(Path(real), status.st_dev)
         if marked is not None:
@@ -114,7 +118,7 @@ class Identifier:
         mount = self._mounts().get(device)
         if mount is not None:
             keys.append(f"mount:{mount.kind}:{mount.source}:{status.st_ino}")
-        return [DiskUse(key=key, mode=mode, path=path) for key in keys]
+        return [_use(key, mode, path) for key in keys]
 
     def _mounts(self) -> dict[str, Mount]:
         try:
@@ -178,6 +182,18 @@ def _backing_name(descriptor: int) -> str:
     if magic != _QCOW2_MAGIC or not 0 < offset <= _OFFSET_MAX or not 0 < size <= _NAME_BYTES_MAX:
         return ""
     return os.fsdecode(os.pread(descriptor, size, offset))
+
+
+def _use(key: str, mode: DiskMode, path: str) -> DiskUse:
+    """File names are bytes, and an image may name any; a database takes text of bounded length."""
+    key, path = _printable(key), _printable(path)
+    if len(key.encode()) > _KEY_BYTES_MAX:
+        key = f"{key[:_KEY_KEPT]}:{hashlib.sha256(key.encode()).hexdigest()}"
+    return DiskUse(key=key, mode=mode, path=path)
+
+
+def _printable(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _find_mark(path: Path, device: int) -> tuple[str, Path] | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from services.ctl.styled import to_plain
 from services.ctl.vm_lease_render import render_assigned, render_leases
+from services.ctl.vm_usage import render_vm_status
 from services.vm.leases.methods import fit_disks
 from services.vm.leases.model import AssignReply, LeaseInfo, LeaseList, LeaseState
+from services.vm.model import VmStatus
 
 WEB = LeaseInfo(
     uuid="u",
@@ -83,3 +86,13 @@ def test_disks_are_left_away_where_they_do_not_fit() -> None:
     fitted = fit_disks([WEB, WEB, WEB], bytes_max=2 * 27)
 
     assert [len(info.disks) for info in fitted] == [1, 1, 0]
+
+
+def test_the_status_names_libvirts_own_lock() -> None:
+    """Where one is configured."""
+    status = VmStatus(libvirt_uri="qemu:///system", is_connected=True, disk_lock="lockd")
+    shown = [to_plain(line) for line in render_vm_status(status, now_s=0.0, width=100)]
+    without = render_vm_status(replace(status, disk_lock=""), now_s=0.0, width=100)
+
+    assert [row.split() for row in shown if "lock" in row] == [["disk", "lock", "lockd"]]
+    assert len(without) == len(shown) - 1

@@ -178,3 +178,20 @@ def test_a_path_that_can_not_be_looked_at_is_known_by_its_name(tmp_path: Path) -
     below = tmp_path / "file" / "below"
 
     assert keys(below) == {f"{local_prefix('a')}path:{below}"}
+
+
+def test_names_of_any_bytes_and_length_become_text(tmp_path: Path) -> None:
+    """An image names its backing file in bytes; what is stored is text of bounded length."""
+    directory = tmp_path
+    (tmp_path / MARK_FILE).write_text("san-1\n")
+    for _ in range(8):
+        directory = directory / ("d" * 200)
+    directory.mkdir(parents=True)
+    base = directory / os.fsdecode(b"\xff\xfe.img")
+    base.write_bytes(b"x")
+    top = overlay(directory / "top.qcow2", base.name)
+    found = uses(top)
+
+    assert [Path(use.path).name for use in found][-1] == "\\xff\\xfe.img"
+    assert max(len(use.key.encode()) for use in found) <= 1000
+    assert len({use.key for use in found}) == 6
