@@ -157,6 +157,8 @@ def test_dnsmasq_outlives_the_network_service_and_comes_back_from_its_own_end(
     assert served(isolated).restarts == first.restarts + 1
     assert isolated.component("core/network").restarts == service.restarts + 1
 
+    # The service that was started anew has put everything in force when it answers this.
+    isolated.call("core/network", "networks.apply", {}, timeout_s=WAIT_S)
     inside(isolated, "nft", "delete", "table", "inet", "novacron-networks")
     isolated.wait_state("core/network", "degraded", WAIT_S)
     isolated.call("core/network", "networks.apply", {}, timeout_s=WAIT_S)

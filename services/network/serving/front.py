@@ -127,9 +127,11 @@ class Serving:
         """Answer one of ``CALLS``."""
         if self._part is not None:
             return await self._part.calls()[name](request)
-        from services.network.serving.part import no_leases
+        from services.network.serving.lending import check_request
+        from services.network.serving.messages import LeasesView
 
-        return to_wire(no_leases(request))
+        check_request(request, ())
+        return to_wire(LeasesView())
 
     def close(self) -> None:
         """Stop following; what is served goes on."""

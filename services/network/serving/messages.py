@@ -25,19 +25,3 @@ class LeasesView:
 
     leases: tuple[Lease, ...] = ()
     omitted: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingStatus:
-    """How one network is served.
-
-    Attributes:
-        dnsmasq: whether one is needed.
-        leases: how many addresses are given out.
-        fault: what is wrong, as a sentence; "" for nothing.
-    """
-
-    network: str
-    dnsmasq: bool = False
-    leases: int = 0
-    fault: str = ""

@@ -1,7 +1,5 @@
 """What is served, as the network service runs it.
 
-    networks.leases  {"network": name or ""}  -> LeasesView
-
 ``serve`` brings the host from whatever is there to what the networks need, in an order in which a
 death at any place leaves nothing open: note what forwarding was, put the rules in force in one
 transaction, turn forwarding on, then files and processes; what nobody needs is taken away in the
@@ -15,30 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from protocol.errors import NovacronError
 from protocol.messages.health import HEALTHY, Health, HealthState
-from protocol.messages.metrics import MetricKind, MetricSample
-from protocol.records import Plain, from_wire, to_wire
+from protocol.records import Plain, to_wire
 from services.network.model import Link
 from services.network.segments.changes import TableChanges
 from services.network.segments.nft import Nft
-from services.network.serving import (
-    configs,
-    dnsmasq,
-    forwarding,
-    leases,
-    place,
-    rules,
-    switches,
-)
+from services.network.serving import configs, dnsmasq, forwarding, place, rules, switches
 from services.network.serving.children import Processes
 from services.network.serving.configs import Configs
-from services.network.serving.errors import DnsmasqConfigError, UnknownNetworkError
-from services.network.serving.messages import LeasesRequest, LeasesView, ServingStatus
+from services.network.serving.errors import DnsmasqConfigError
+from services.network.serving.lending import Lending
 from services.network.serving.model import ServedNetwork
 from services.network.serving.rules import Doors
 from supervisor.child.service import Request, ServiceContext
@@ -46,8 +34,6 @@ from supervisor.child.service import Request, ServiceContext
 LOOK_PERIOD_S = 15.0
 # Changes of links come in bursts.
 SETTLE_S = 0.2
-# A lease takes some 150 bytes on the wire and a message holds 1 MiB.
-LEASES_LISTED_MAX = 4096
 _NOBODY = Doors()
 _DRIFT = (
     "the table inet novacron-networks was changed by somebody else; "
@@ -85,6 +71,7 @@ class ServingPart:
         self._nft = Nft(family=rules.FAMILY, table=rules.TABLE) if nft is None else nft
         self._changes = TableChanges(table=rules.TABLE)
         self._configs = Configs(state_dir)
+        self._lending = Lending(context, self._configs)
         self._switches = switches.Switches(place.base(state_dir) / "forwarding.json")
         self._networks: tuple[ServedNetwork, ...] = ()
         self._in_force: tuple[tuple[ServedNetwork, ...], Doors] | None = None
@@ -106,18 +93,6 @@ class ServingPart:
         first = next(iter(sorted(self._faults.items())))[1]
         more = f" (and {len(self._faults) - 1} more)" if len(self._faults) > 1 else ""
         return Health(HealthState.DEGRADED, first + more)
-
-    def status(self) -> tuple[ServingStatus, ...]:
-        """How each network is served, as last seen."""
-        return tuple(
-            ServingStatus(
-                network=network.name,
-                dnsmasq=network.needs_dnsmasq,
-                leases=len(self._read_leases(network.name)) if network.needs_dnsmasq else 0,
-                fault=self._faults.get(network.name, ""),
-            )
-            for network in self._networks
-        )
 
     async def serve(self, networks: tuple[ServedNetwork, ...]) -> None:
         """Bring the host to what the networks need; what fails shows in ``health``."""
@@ -162,7 +137,7 @@ class ServingPart:
                             self._context.log.warning("not_served", network=where, reason=fault)
                             self._context.emit("networks:not-served", network=where, reason=fault)
                     self._on_change()
-        self._measure()
+        self._lending.measure(self._with_dnsmasq())
 
     def close(self) -> None:
         """Stop following; what is served goes on."""
@@ -247,7 +222,7 @@ class ServingPart:
         return name in await self._children.states()
 
     async def _drop_others(self) -> None:
-        wanted = {network.name for network in self._networks if network.needs_dnsmasq}
+        wanted = set(self._with_dnsmasq())
         known = {*self._configs.names(), *await self._children.states()}
         for name in sorted(known - wanted):
             try:
@@ -256,7 +231,7 @@ class ServingPart:
                 self._faults[name] = exc.message
                 continue
             self._configs.remove([name])
-            self._measure_leases(name, 0)
+            self._lending.forget(name)
 
     async def _note_switches(self) -> None:
         if self._networks or place.base(self._state_dir).exists():
@@ -282,8 +257,11 @@ class ServingPart:
             with self._changes.ours():
                 await self._nft.commit(commands)
         self._changes.forget()
-        self._fingerprint = (await self._nft.read()).fingerprint
-        self._in_force, self._drift = (self._networks, doors), ""
+        listing = await self._nft.read()
+        # Somebody may have deleted it at once; what is not there is not what was put there.
+        is_there = listing.present is not None or not self._networks
+        self._fingerprint = listing.fingerprint
+        self._in_force, self._drift = (self._networks, doors), "" if is_there else _DRIFT
 
     async def _verify_rules(self) -> None:
         self._changes.forget()
@@ -342,41 +320,11 @@ class ServingPart:
     def _has_new_door(self) -> bool:
         return any(item not in self._switches.opened.previous for item in self._needed())
 
-    def _read_leases(self, name: str) -> list[leases.Lease]:
-        try:
-            text = self._configs.leases(name, leases.FILE_BYTES_MAX)
-        except NovacronError as exc:
-            self._faults[name] = exc.message
-            return []
-        return leases.current(leases.parse(name, text), time.time())
-
-    def _measure(self) -> None:
-        for network in self._networks:
-            if network.needs_dnsmasq:
-                self._measure_leases(network.name, len(self._read_leases(network.name)))
-
-    def _measure_leases(self, name: str, count: int) -> None:
-        labels = {"network": name}
-        self._context.measure(
-            MetricSample(MetricKind.GAUGE, "novacron_network_leases", count, labels)
-        )
+    def _with_dnsmasq(self) -> list[str]:
+        return [network.name for network in self._networks if network.needs_dnsmasq]
 
     async def _call_leases(self, request: Request) -> Plain:
-        wanted = from_wire(LeasesRequest, request.body)
-        names = [network.name for network in self._networks if network.needs_dnsmasq]
-        if wanted.network and wanted.network not in names:
-            known = f"; there are {', '.join(names[:8])}" if names else ""
-            raise UnknownNetworkError(
-                f"no network {wanted.network!r:.60} gives out addresses here{known}"
-            )
-        found = [
-            lease
-            for name in names
-            if wanted.network in ("", name)
-            for lease in self._read_leases(name)
-        ]
-        listed = tuple(found[:LEASES_LISTED_MAX])
-        return to_wire(LeasesView(leases=listed, omitted=len(found) - len(listed)))
+        return to_wire(self._lending.answer(request, self._with_dnsmasq()))
 
 
 async def check(networks: Iterable[ServedNetwork], links: Iterable[Link]) -> None:
@@ -391,18 +339,6 @@ async def check(networks: Iterable[ServedNetwork], links: Iterable[Link]) -> Non
     texts = {item.name: _text(item, links) for item in networks if item.needs_dnsmasq}
     if texts:
         await configs.test(texts)
-
-
-def no_leases(request: Request) -> LeasesView:
-    """The answer of a node that serves nothing.
-
-    Raises:
-        UnknownNetworkError: it is asked about a network.
-    """
-    wanted = from_wire(LeasesRequest, request.body)
-    if wanted.network:
-        raise UnknownNetworkError(f"no network {wanted.network!r:.60} gives out addresses here")
-    return LeasesView()
 
 
 def _text(network: ServedNetwork, links: Iterable[Link]) -> str:
