@@ -109,6 +109,9 @@ class Kernel:
             answers = sock.send(requests, sequence)
             self.requests += len(requests)
             sequence += len(requests)
+            for step in batch:
+                if step.kind in CREATING:
+                    indexes.pop(step.link, None)  # of one that was deleted under that name
             for step, answer in zip(batch, answers, strict=True):
                 if answer.code in _DENIED:
                     raise MissingCapabilityError(NO_CAPABILITY, doing=describe_step(step))

@@ -19,6 +19,7 @@ _KINDS = {
     StepKind.CREATE_VLAN: "vlan",
     StepKind.CREATE_VXLAN: "vxlan",
 }
+_OF_ADDRESSES = (StepKind.ADD_ADDRESS, StepKind.REMOVE_ADDRESS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +131,13 @@ def pending(undo: Iterable[Step], seen: Observed, marks: Marks) -> tuple[Step, .
     more: one that vanished, or that somebody else made or took under that name.
     """
     host = Host(seen, marks)
-    return tuple(step for step in undo if host.apply(step))
+    return tuple(
+        step
+        for step in undo
+        # Which address of a network takes the others along, the lists do not say; to take such a
+        # step again does no harm.
+        if host.apply(step) or (step.kind in _OF_ADDRESSES and host.is_ours(step.link))
+    )
 
 
 def _host_link(item: SeenLink, seen: Observed) -> HostLink:
