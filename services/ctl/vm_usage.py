@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _BUSY_PERCENT = 90.0
 _OUTCOME_TONES = {
     AutostartOutcome.WAITING: Tone.NOTE,
+    AutostartOutcome.STARTING: Tone.NOTE,
     AutostartOutcome.STARTED: Tone.GOOD,
     AutostartOutcome.RUNNING: Tone.GOOD,
     AutostartOutcome.FAILED: Tone.BAD,
@@ -124,7 +125,8 @@ def _autostart_text(record: AutostartRecord | None) -> str:
         return "no machine to start in this boot of the host"
     if record.is_over:
         return "over for this boot of the host"
-    left = sum(item.outcome is AutostartOutcome.WAITING for item in record.machines)
+    open_ones = (AutostartOutcome.WAITING, AutostartOutcome.STARTING)
+    left = sum(item.outcome in open_ones for item in record.machines)
     return f"under way: {left} of {len(record.machines)} machines to go"
 
 

@@ -10,6 +10,7 @@ class AutostartOutcome(enum.Enum):
     """What became of one machine."""
 
     WAITING = "waiting"
+    STARTING = "starting"  # being tried, or was when the component ended
     STARTED = "started"
     RUNNING = "running"  # it ran already
     FAILED = "failed"  # tried, and tried again where that is not over yet

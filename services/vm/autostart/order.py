@@ -13,7 +13,7 @@ A boot of the host is known by the kernel's boot id::
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # After these a machine is tried again, as long as there are attempts left.
 ATTEMPTS_MAX = 3
-_OPEN = (AutostartOutcome.WAITING, AutostartOutcome.FAILED)
+_NEVER_KNOWN = "the VM component ended each time while it started"
+_OPEN = (AutostartOutcome.WAITING, AutostartOutcome.STARTING, AutostartOutcome.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,20 @@ def levels(machines: Iterable[AutostartResult]) -> tuple[tuple[AutostartResult, 
     """
     tried = [item for item in machines if may_try(item)]
     return tuple(tuple(group) for _, group in groupby(tried, key=lambda item: item.priority))
+
+
+def settled(record: AutostartRecord) -> AutostartRecord:
+    """The record once nothing is tried any more.
+
+    A machine whose start the component never outlived is one that failed.
+    """
+    machines = tuple(
+        replace(item, outcome=AutostartOutcome.FAILED, message=_NEVER_KNOWN)
+        if item.outcome is AutostartOutcome.STARTING
+        else item
+        for item in record.machines
+    )
+    return replace(record, is_over=True, machines=machines)
 
 
 def may_try(machine: AutostartResult) -> bool:

@@ -208,11 +208,11 @@ class Autostart:
                 await asyncio.sleep(self._settings.retry_pause_s)
         if self._record.is_over:
             return
-        await self._keep(file, replace(self._record, is_over=True))
+        await self._keep(file, order.settled(self._record))
         counts: dict[str, Plain] = {
             outcome.value: sum(item.outcome is outcome for item in self._record.machines)
             for outcome in AutostartOutcome
-            if outcome is not AutostartOutcome.WAITING
+            if outcome not in (AutostartOutcome.WAITING, AutostartOutcome.STARTING)
         }
         self._context.emit("vm:autostart-over", **counts)
 
@@ -223,7 +223,15 @@ class Autostart:
                     await asyncio.sleep(self._settings.delay_s)
             await self._connected.wait()
             began_s = time.monotonic()
-            result = await self._try(machine)
+            # Counted ahead: a start that ends the component is not tried for ever.
+            tried = replace(
+                machine,
+                outcome=AutostartOutcome.STARTING,
+                attempts=machine.attempts + 1,
+                time_s=time.time(),
+            )
+            await self._note(file, tried)
+            result = await self._try(machine, tried)
         fields: dict[str, Plain] = {
             "vm": result.name,
             "priority": result.priority,
@@ -235,6 +243,9 @@ class Autostart:
         is_bad = result.outcome is AutostartOutcome.FAILED
         (self._context.log.warning if is_bad else self._context.log.info)("autostart", **fields)
         self._context.emit("vm:autostart", **fields)
+        await self._note(file, result)
+
+    async def _note(self, file: AutostartFile, result: AutostartResult) -> None:
         async with self._writing:
             assert self._record is not None, "it was kept before"
             await self._keep(file, self._record.with_result(result))
@@ -242,8 +253,7 @@ class Autostart:
     def _has_tried(self) -> bool:
         return self._record is not None and any(item.attempts for item in self._record.machines)
 
-    async def _try(self, machine: AutostartResult) -> AutostartResult:
-        tried = replace(machine, attempts=machine.attempts + 1, time_s=time.time())
+    async def _try(self, machine: AutostartResult, tried: AutostartResult) -> AutostartResult:
         try:
             why = await self._why_not(machine)
             if why:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from services.vm.autostart.order import (
     decide,
     levels,
     machines_to_start,
+    settled,
 )
 from services.vm.documents.records import DocumentInfo
 
@@ -81,6 +83,23 @@ def test_what_failed_is_tried_again_and_then_left() -> None:
     ]
 
     assert [[item.name for item in level] for level in levels(machines)] == [["c"]]
+
+
+def test_a_start_that_ends_the_component_is_not_tried_for_ever() -> None:
+    """Each attempt counts before it is made; the last one that nobody outlived has failed."""
+    machine = AutostartResult(name="a", priority=1, outcome=AutostartOutcome.STARTING)
+    fine = AutostartResult(name="b", priority=1, outcome=AutostartOutcome.STARTED)
+    exhausted = replace(machine, attempts=ATTEMPTS_MAX)
+
+    assert levels([replace(machine, attempts=ATTEMPTS_MAX - 1)])
+    assert not levels([exhausted])
+    record = settled(AutostartRecord(boot_id="b", machines=(exhausted, fine)))
+    assert record.is_over
+    assert [item.outcome for item in record.machines] == [
+        AutostartOutcome.FAILED,
+        AutostartOutcome.STARTED,
+    ]
+    assert "ended" in record.machines[0].message
 
 
 @given(
