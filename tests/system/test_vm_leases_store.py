@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from services.vm.leases.errors import (
 )
 from services.vm.leases.model import DiskMode, DiskUse, LeaseState, Machine, Wanted
 from services.vm.leases.store import LeaseStore
-from tests.fixtures.fix_postgres import PostgresDatabase
+from tests.fixtures.fix_postgres import PostgresDatabase, PostgresServer
 from tests.system.security_node import migrate, postgres_settings
 
 pytestmark = pytest.mark.postgres
@@ -83,11 +84,34 @@ class Tables:
         )
 
 
+@pytest.fixture(scope="module")
+def module_database(postgres_session: PostgresServer) -> Iterator[PostgresDatabase]:
+    """A database with the schema, for all tests of the module."""
+    postgres_session.start()
+    name = f"leases_{os.getpid()}"
+    with psycopg.connect(postgres_session.dsn(), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    database = PostgresDatabase(postgres_session, name)
+    asyncio.run(migrate(postgres_settings(database)))
+    yield database
+    postgres_session.start()
+    with psycopg.connect(postgres_session.dsn(), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture
+def database(module_database: PostgresDatabase) -> PostgresDatabase:
+    """The same without a row in it."""
+    module_database.server.start()
+    with psycopg.connect(module_database.dsn, autocommit=True) as connection:
+        connection.execute("TRUNCATE vm_leases, vm_lease_disks, vm_documents, node CASCADE")
+    return module_database
+
+
 @asynccontextmanager
 async def tables(database: PostgresDatabase) -> AsyncIterator[Tables]:
-    """The schema, and stores that are closed at the end."""
+    """Stores that are closed at the end."""
     settings = postgres_settings(database)
-    await migrate(settings)
     stores: list[LeaseStore] = []
 
     def make() -> LeaseStore:
@@ -117,7 +141,7 @@ def wanted(node: str, *disks: DiskUse, machine: Machine = MACHINE, **more: Any) 
     return Wanted(machine=machine, node_id=node, by="operator/anna", disks=disks, **more)
 
 
-def test_of_many_nodes_at_once_one_gets_the_lease(postgres_database: PostgresDatabase) -> None:
+def test_of_many_nodes_at_once_one_gets_the_lease(database: PostgresDatabase) -> None:
     """Eight ask at the same time; seven are told who has it."""
 
     async def work(found: Tables) -> None:
@@ -132,10 +156,10 @@ def test_of_many_nodes_at_once_one_gets_the_lease(postgres_database: PostgresDat
         holder = granted[0].lease.node_id
         assert {error.fields["node_id"] for error in refused} == {holder}
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
-def test_of_two_machines_at_once_one_gets_the_disk(postgres_database: PostgresDatabase) -> None:
+def test_of_two_machines_at_once_one_gets_the_disk(database: PostgresDatabase) -> None:
     """On two nodes, under two names; the table itself would not take the second writer."""
 
     async def work(found: Tables) -> None:
@@ -148,18 +172,16 @@ def test_of_two_machines_at_once_one_gets_the_disk(postgres_database: PostgresDa
         assert sorted(type(item).__name__ for item in answers) == ["DiskLeasedError", "Granted"]
         [(holder,)] = found.run("SELECT uuid FROM vm_lease_disks")
         rest = ({MACHINE.uuid, OTHER.uuid} - {holder}).pop()
+        found.run(
+            "INSERT INTO vm_leases VALUES (%s, 'x', 'a', 1, true, now(), now(), now(), '')", rest
+        )
         with pytest.raises(psycopg.errors.UniqueViolation):
-            found.run(
-                "INSERT INTO vm_leases VALUES (%s, 'x', 'a', 1, true, now(), now(), now(), ''); ".replace(
-                    "%s", f"'{rest}'"
-                )
-                + f"INSERT INTO vm_lease_disks VALUES ('{rest}', '{SHARED.key}', 'write', '/x')"
-            )
+            found.run("INSERT INTO vm_lease_disks VALUES (%s, %s, 'write', '/x')", rest, SHARED.key)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
-def test_a_lease_lives_from_start_to_stop(postgres_database: PostgresDatabase) -> None:
+def test_a_lease_lives_from_start_to_stop(database: PostgresDatabase) -> None:
     """Taken, renewed, listed with its disks, freed; the epoch stays and only grows."""
 
     async def work(found: Tables) -> None:
@@ -182,11 +204,11 @@ def test_a_lease_lives_from_start_to_stop(postgres_database: PostgresDatabase) -
         other = (await found.make().acquire(wanted("b", epoch_seen=9))).lease
         assert (other.node_id, other.epoch) == ("b", 10)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
 def test_a_gone_node_is_replaced_only_by_somebodys_word(
-    postgres_database: PostgresDatabase,
+    database: PostgresDatabase,
 ) -> None:
     """Expired is not free; a takeover takes machine, disk and document along."""
 
@@ -212,10 +234,10 @@ def test_a_gone_node_is_replaced_only_by_somebodys_word(
             await here.acquire(wanted("a", SHARED))
         assert (await here.renew("a", [MACHINE.uuid])).leases == (taken.lease,)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
-def test_a_takeover_frees_the_disks_of_a_gone_node(postgres_database: PostgresDatabase) -> None:
+def test_a_takeover_frees_the_disks_of_a_gone_node(database: PostgresDatabase) -> None:
     """Another machine's, too; whoever had them is fenced by the epoch."""
 
     async def work(found: Tables) -> None:
@@ -229,11 +251,11 @@ def test_a_takeover_frees_the_disks_of_a_gone_node(postgres_database: PostgresDa
         assert lease is not None
         assert (lease.is_held, lease.epoch) == (False, 2)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
 def test_a_hand_over_is_one_moment_and_may_be_asked_again(
-    postgres_database: PostgresDatabase,
+    database: PostgresDatabase,
 ) -> None:
     """Holder, epoch and document change together; what means something on one node alone goes."""
 
@@ -257,10 +279,10 @@ def test_a_hand_over_is_one_moment_and_may_be_asked_again(
         with pytest.raises(LeaseLostError, match="no lease"):
             await store.hand_over(OTHER.uuid, from_node="a", to_node="c", epoch=1)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
-def test_disks_change_while_a_machine_runs(postgres_database: PostgresDatabase) -> None:
+def test_disks_change_while_a_machine_runs(database: PostgresDatabase) -> None:
     """All or none, and only by who has the lease."""
 
     async def work(found: Tables) -> None:
@@ -277,11 +299,11 @@ def test_disks_change_while_a_machine_runs(postgres_database: PostgresDatabase) 
 
         assert (await store.list()).disks[MACHINE.uuid] == (LOCAL, SHARED)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
 def test_a_document_elsewhere_keeps_its_machine_from_starting(
-    postgres_database: PostgresDatabase,
+    database: PostgresDatabase,
 ) -> None:
     """Also where the lease is free; a domain of another UUID is another machine."""
 
@@ -293,11 +315,11 @@ def test_a_document_elsewhere_keeps_its_machine_from_starting(
         namesake = Machine(uuid=OTHER.uuid, name="web")
         assert (await store.acquire(wanted("b", machine=namesake))).lease.epoch == 1
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
 def test_a_document_is_assigned_while_its_machine_is_off(
-    postgres_database: PostgresDatabase,
+    database: PostgresDatabase,
 ) -> None:
     """Refused while it runs, to a node that is not there, or against its placement."""
 
@@ -336,11 +358,11 @@ def test_a_document_is_assigned_while_its_machine_is_off(
         assert lease is not None
         assert (lease.is_held, lease.epoch) == (False, 3)
 
-    scenario(postgres_database, work)
+    scenario(database, work)
 
 
 def test_a_database_that_is_away_and_one_without_the_table_are_said(
-    postgres_database: PostgresDatabase,
+    database: PostgresDatabase,
 ) -> None:
     """The first may come back; the second is somebody's to mend."""
 
@@ -348,6 +370,7 @@ def test_a_database_that_is_away_and_one_without_the_table_are_said(
         found.run("ALTER TABLE vm_leases RENAME TO elsewhere")
         with pytest.raises(LeaseStoreError, match="vm_leases"):
             await found.make().read(MACHINE.uuid)
+        found.run("ALTER TABLE elsewhere RENAME TO vm_leases")
         gone = postgres_settings(found.database)
         store = LeaseStore(
             partial(connect, type(gone)(host="/nowhere", database="x", user="x"), application="t")
@@ -356,4 +379,4 @@ def test_a_database_that_is_away_and_one_without_the_table_are_said(
             await store.acquire(wanted("a"))
         await store.close()
 
-    scenario(postgres_database, work)
+    scenario(database, work)
