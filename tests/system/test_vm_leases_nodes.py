@@ -422,7 +422,7 @@ def test_a_kill_leaves_a_lease_that_is_freed(
 
         async with pair.node(0) as node:
             assert await start(node, "other") == "vm.disk_leased"  # web may be about to start
-            pair.age(number, 31)
+            pair.age(number, 121)
             assert await start(node, "other") == ""
             assert pair.lease(number) == ("a", 2, False)
             await order(node, "vm.stop", domain="other", agent_s=0, acpi_s=0)

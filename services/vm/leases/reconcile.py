@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from services.vm.leases.model import DiskUse, Lease, LeaseState, Machine
 
-# After a kill between lease and start libvirt may still be about to start the guest.
-SETTLE_S = 30.0
+# After a kill between lease and start libvirt may still be about to start the guest, and it probes
+# its QEMU first: 48 s were seen on a busy machine.
+SETTLE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
