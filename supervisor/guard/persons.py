@@ -249,12 +249,15 @@ class Persons:
 
 
 def _listen(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
+    """Listen, so that where the file is somebody answers; a bound socket alone refuses."""
+    unready = path.with_suffix(".next")
+    unready.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    path.chmod(0o660)  # the group comes from the directory
+    listener.bind(str(unready))
+    unready.chmod(0o660)  # the group comes from the directory
     listener.listen(_BACKLOG)
     listener.settimeout(0)
+    unready.rename(path)
     return listener
 
 
