@@ -17,7 +17,7 @@ from services.vm.documents.model import Placement, Power, VmDocument
 from services.vm.libvirt_adapter import start_event_loop
 from services.vm.model import VmStatus
 from supervisor.child.service import Request
-from tests.fixtures.fix_postgres import PostgresDatabase
+from tests.fixtures.fix_postgres import PostgresDatabase, PostgresServer
 from tests.system.vm_documents_running import Node, running
 from tests.system.vm_running import wait_until
 
@@ -304,5 +304,35 @@ def test_nothing_starts_that_could_not_be_remembered(host: Host, driver: Any) ->
 
             assert driver.lookupByName("held").isActive()
             await wait_until(lambda: not node.context.health.reason, "health", DEADLINE_S)
+
+    asyncio.run(scenario())
+
+
+def test_without_the_database_the_last_known_documents_count(
+    host: Host, driver: Any, postgres_server: PostgresServer
+) -> None:
+    """Away, it keeps no machine from its start; where nothing is known, it is waited for."""
+
+    async def scenario() -> None:
+        await prepare(host, machine("known"))
+        known = host.record_path.with_name("documents.json")
+        kept = known.read_bytes()
+        known.unlink()
+        host.boot()
+        postgres_server.stop()
+        try:
+            async with host.platform() as node:
+                await wait_until(
+                    lambda: "no document is known" in node.context.health.reason,
+                    "a reason",
+                    DEADLINE_S,
+                )
+                assert not driver.lookupByName("known").isActive()
+                known.write_bytes(kept)
+                record = await until_over(node)
+
+                assert "known" in outcomes(record)
+        finally:
+            postgres_server.start()
 
     asyncio.run(scenario())

@@ -184,7 +184,7 @@ class Autostart:
             return None
 
     async def _documents(self) -> tuple[DocumentInfo, ...]:
-        """All documents; waits for them where neither database nor file can be read."""
+        """All documents; waits for them where neither database nor file can tell any."""
         from services.vm.documents.records import DocumentList
 
         while True:
@@ -192,10 +192,14 @@ class Autostart:
                 found = from_wire(DocumentList, await self._ask("vm.documents", None))
             except NovacronError as exc:
                 self._say_fault(f"machines wait for their start: {exc.message}")
-                await asyncio.sleep(self._settings.retry_pause_s)
-                continue
-            self._say_fault("")
-            return found.documents
+            else:
+                if found.documents or not found.is_stale:
+                    self._say_fault("")
+                    return found.documents
+                self._say_fault(
+                    "machines wait for their start: the database is away, and no document is known"
+                )
+            await asyncio.sleep(self._settings.retry_pause_s)
 
     async def _start_all(self, file: AutostartFile) -> None:
         from services.vm.autostart import order
