@@ -19,11 +19,6 @@ from protocol.messages.metrics import MetricKind, MetricSample
 from protocol.records import Plain, from_wire, to_wire
 from services.threads import start_thread, wait_done
 from services.vm.errors import DomainNotFoundError, LibvirtTimeoutError
-from services.vm.statistics.model import (
-    DOMAINS_LISTED_MAX,
-    StatisticsReply,
-    StatisticsRequest,
-)
 from supervisor.child.service import CallHandler, Request, ServiceContext
 
 if TYPE_CHECKING:
@@ -106,6 +101,12 @@ class Statistics:
         Raises:
             DomainNotFoundError: no machine of that name or UUID runs.
         """
+        # Imported here: its records take longer to make than the rest of this part, at each boot.
+        from services.vm.statistics.model import (
+            DOMAINS_LISTED_MAX,
+            StatisticsReply,
+            StatisticsRequest,
+        )
         from services.vm.statistics.rates import without_devices
 
         wanted = from_wire(StatisticsRequest, request.body or {})
