@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.redis,
     pytest.mark.libvirt,
     pytest.mark.netns,
+    pytest.mark.xdist_group("serving_node"),
 ]
 # The loopback of a new namespace is down.
 NAMESPACE = ("unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")
@@ -200,9 +201,11 @@ def test_a_dnsmasq_that_can_not_start_is_degraded_and_mended(isolated: Node) -> 
 
 
 def test_nobody_else_can_have_a_child_added(isolated: Node) -> None:
-    """The template is all that there is, and an order for it can't name another program."""
+    """The template is all that there is, and an order can neither replace nor remove others."""
     with pytest.raises(Exception, match="takes no children by order"):
         isolated.call("core", "add", {"spec": {"id": "x", "start": "m:A"}})
+    with pytest.raises(Exception, match="loses no children by order"):
+        isolated.call("core", "delete", {"id": "vm"})
     settings = {"network": "../../../etc"}
     with pytest.raises(Exception, match="no network"):
         isolated.call(

@@ -25,7 +25,7 @@ from services.network.segments.nft import Nft
 from services.network.serving import configs, dnsmasq, forwarding, place, rules, switches
 from services.network.serving.children import Processes
 from services.network.serving.configs import Configs
-from services.network.serving.errors import DnsmasqConfigError
+from services.network.serving.errors import DnsmasqConfigError, DnsmasqFailedError
 from services.network.serving.lending import Lending
 from services.network.serving.model import ServedNetwork
 from services.network.serving.rules import Doors
@@ -97,10 +97,11 @@ class ServingPart:
     async def serve(self, networks: tuple[ServedNetwork, ...]) -> None:
         """Bring the host to what the networks need; what fails shows in ``health``."""
         async with self._lock:
+            before = self._faults
             try:
                 await self._serve(networks)
             finally:
-                self._on_change()
+                self._tell(before)
 
     async def follow(self) -> None:
         """Keep it so, for ever: look after each change of links or of our table, and regularly."""
@@ -127,16 +128,11 @@ class ServingPart:
     async def look(self) -> None:
         """Compare the host with what is served, mend what is ours to mend, and count leases."""
         async with self._lock:
-            before = dict(self._faults)
+            before = self._faults
             try:
                 await self._look()
             finally:
-                if self._faults != before:
-                    for where, fault in self._faults.items():
-                        if before.get(where) != fault:
-                            self._context.log.warning("not_served", network=where, reason=fault)
-                            self._context.emit("networks:not-served", network=where, reason=fault)
-                    self._on_change()
+                self._tell(before)
         self._lending.measure(self._with_dnsmasq())
 
     def close(self) -> None:
@@ -202,13 +198,16 @@ class ServingPart:
             if text != self._configs.read(name):
                 await configs.test({name: text})
                 self._configs.publish(name, text)
-            elif self._is_as_started(network, text) and await self._is_kept(name):
-                return
-            # Noted first: what does not come up with this is tried again by its supervisor.
-            self._configs.note_started(name, mark)
+            elif self._is_as_started(network, text) and name in await self._children.states():
+                return  # it runs, or its supervisor tries it again
             await self._children.start(name)
+            self._configs.note_started(name, mark)
             self._faults.pop(name, None)
             self._context.emit("networks:served", network=name)
+        except DnsmasqFailedError as exc:  # its supervisor tries it again, with this
+            self._faults[name] = exc.message
+            with contextlib.suppress(NovacronError):
+                self._configs.note_started(name, mark)
         except NovacronError as exc:
             self._faults[name] = exc.message
 
@@ -216,10 +215,6 @@ class ServingPart:
         """Whether its dnsmasq read this text and has its sockets on this link."""
         has_text = self._configs.read(network.name) == text
         return has_text and self._configs.read_started(network.name) == self._mark(network, text)
-
-    async def _is_kept(self, name: str) -> bool:
-        """Whether it runs, or its supervisor tries it again."""
-        return name in await self._children.states()
 
     async def _drop_others(self) -> None:
         wanted = set(self._with_dnsmasq())
@@ -280,6 +275,13 @@ class ServingPart:
             self._faults[where] = exc.message
         except OSError as exc:
             self._faults[where] = f"{where}: {exc.strerror}"
+
+    def _tell(self, before: Mapping[str, str]) -> None:
+        for where, fault in self._faults.items():
+            if before.get(where) != fault:
+                self._context.log.warning("not_served", network=where, reason=fault)
+                self._context.emit("networks:not-served", network=where, reason=fault)
+        self._on_change()
 
     # -- small ones -----------------------------------------------------------------------------
 
