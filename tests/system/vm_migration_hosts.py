@@ -23,7 +23,7 @@ from tests.lab.marks import marked_environ
 # Generous: the machine may be loaded. What is waited for ends as soon as it is there.
 WAIT_S = 60.0
 # A cut line is found within seconds: by the service first, then by libvirt.
-_QEMU_CONF = "keepalive_interval = 2\nkeepalive_count = 3\n"
+_QEMU_CONF = "keepalive_interval = 3\nkeepalive_count = 3\n"
 
 
 class CallError(Exception):
@@ -95,7 +95,7 @@ class HostService:
 
     def migrate(self, name: str, node: str, **body: Any) -> OperationRecord:
         """Begin to move a guest."""
-        asked = {"storage": "copy", "stall_s": 5.0, **body}
+        asked = {"storage": "copy", **body}
         return from_wire(OperationRecord, self.call("vm.migrate", domain=name, node=node, **asked))
 
     def operation(self, number: int, **body: Any) -> OperationRecord:

@@ -20,7 +20,9 @@ from services.vm.operations.errors import OperationUnknownError
 POLL_S = 0.25
 # A job that has just begun can't be ended yet.
 _ABORT_AGAIN_S = 1.0
-_READ_S = 5.0
+# Figures that come late are none; a line that is dead must be found meanwhile.
+_READ_S = 1.0
+_STEER_S = 10.0
 # After the order to end it libvirt still talks to the target, as long as its keepalive lasts.
 ABORT_MAX_S = 120.0
 # libvirt's call has no deadline of its own; the convergence has.
@@ -44,6 +46,9 @@ class Sending:
         request = pair.undertaking.request
         self._pair = pair
         self._calls = calls
+        # Apart: a late answer must hold up neither the order to end nor the look at where it is,
+        # and is no reason to be degraded.
+        self._apart = DeadlineCalls(lambda: None)
         self._told = told
         self._convergence = Convergence(
             limit_ms=request.downtime_ms,
@@ -52,7 +57,6 @@ class Sending:
             stall_s=request.stall_s,
         )
         self._bandwidth_bytes_s = request.bandwidth_bytes_s
-        self._disks: tuple[str, ...] = ()
         self._allowed_ms = 0  # what libvirt was told
         self._was_open = pair.other.is_open()
         self._asked_s = float("-inf")
@@ -66,15 +70,12 @@ class Sending:
         self._is_woken.set()
 
     async def limit(self, request: LimitRequest) -> Limits:
-        """Change the limits from now on; errors as of ``Pair.on_source``."""
+        """Change the limits from now on; errors as of ``DeadlineCalls.run``."""
         if request.bandwidth_bytes_s is not None:
             work = partial(
-                self._pair.sender.limit_bandwidth,
-                self._pair.uuid,
-                request.bandwidth_bytes_s,
-                self._disks,
+                self._pair.sender.limit_bandwidth, self._pair.uuid, request.bandwidth_bytes_s
             )
-            await self._pair.on_source("limit the move of", work)
+            await self._run("limit the move of", work)
             self._bandwidth_bytes_s = request.bandwidth_bytes_s
         if request.downtime_ms is not None:
             self._convergence, _ = convergence.change_limit(self._convergence, request.downtime_ms)
@@ -89,7 +90,6 @@ class Sending:
         What that means for the guest is ``settle``'s to find out.
         """
         had = self._pair.undertaking
-        self._disks = tuple(disk.target for disk in copied)
         self._was_open = self._pair.other.is_open()
         work = partial(self._pair.sender.migrate, had.uuid, had.route, had.request, copied)
         call = asyncio.create_task(
@@ -143,7 +143,7 @@ class Sending:
             ("end the move of", self._pair.sender.abort),
         ):
             with contextlib.suppress(NovacronError):  # it has not begun, or is over
-                await self._pair.on_source(what, partial(work, self._pair.uuid))
+                await self._run(what, partial(work, self._pair.uuid))
 
     async def _wait(self, call: asyncio.Task[None] | None) -> None:
         woken = asyncio.ensure_future(self._is_woken.wait())
@@ -158,10 +158,9 @@ class Sending:
 
     async def _read(self) -> Figures | None:
         try:
-            # A subject of its own: a late answer must not hold up the order to end.
-            figures = await self._calls.run(
+            figures = await self._apart.run(
                 partial(self._pair.sender.figures, self._pair.uuid),
-                subject=f"figures of {self._pair.uuid}",
+                subject="figures",
                 what=f"ask how far {self._pair.undertaking.name} is",
                 timeout_s=_READ_S,
             )
@@ -173,10 +172,14 @@ class Sending:
         self._told(figures)
         return figures
 
+    async def _run(self, what: str, work: Callable[[], None]) -> None:
+        text = f"{what} {self._pair.undertaking.name}"
+        await self._apart.run(work, subject=what, what=text, timeout_s=_STEER_S)
+
     async def _allow(self, downtime_ms: int) -> None:
         with contextlib.suppress(NovacronError):  # tried again with the next figures
             work = partial(self._pair.sender.allow_downtime, self._pair.uuid, downtime_ms)
-            await self._pair.on_source("set the downtime of", work)
+            await self._run("set the downtime of", work)
             self._allowed_ms = downtime_ms
 
 

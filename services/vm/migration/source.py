@@ -5,7 +5,6 @@ Every method blocks, ``migrate`` for as long as it takes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -132,17 +131,13 @@ class SourceDriver:
             uuid, "set its downtime", lambda d: d.migrateSetMaxDowntime(downtime_ms, 0)
         )
 
-    def limit_bandwidth(self, uuid: str, bandwidth_bytes_s: int, disks: Sequence[str]) -> None:
-        """Send no faster than that, from now on; 0 = no limit."""
+    def limit_bandwidth(self, uuid: str, bandwidth_bytes_s: int) -> None:
+        """Send the memory no faster than that, from now on; 0 = no limit.
 
-        def work(domain: Any) -> None:  # Any: libvirt.virDomain
-            domain.migrateSetMaxSpeed(_mib(bandwidth_bytes_s) or _NO_LIMIT, 0)
-            for disk in disks:
-                with contextlib.suppress(libvirt.libvirtError):  # it has been copied
-                    flag = libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
-                    domain.blockJobSetSpeed(disk, bandwidth_bytes_s, flag)
-
-        self._driver.act(uuid, "limit its migration", work)
+        The copies of disks keep theirs: libvirt lets nobody change it while it migrates.
+        """
+        speed = _mib(bandwidth_bytes_s) or _NO_LIMIT
+        self._driver.act(uuid, "limit its migration", lambda d: d.migrateSetMaxSpeed(speed, 0))
 
 
 def completed_figures(driver: Driver, uuid: str) -> Figures:
