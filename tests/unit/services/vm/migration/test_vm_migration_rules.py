@@ -141,6 +141,7 @@ def test_a_name_that_is_no_address_is_refused(node: str) -> None:
         {"addresses": ("b=",)},
         {"addresses": ("b=1 2",)},
         {"settle_s": 0.0},
+        {"silence_s": 2},
     ],
 )
 def test_settings_that_lead_nowhere_are_refused(change: dict[str, object]) -> None:
