@@ -217,7 +217,7 @@ def test_it_moves_and_loses_nothing(lab: Lab) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_cut_line_leaves_it_where_it_was(lab: Lab, share: float) -> None:
     """However much was sent it runs on. What is left beyond the cut goes when it is mended."""
     plan = GuestPlan(name="cut", number=7, memory_mib=112, dirty_mib=8, pages_s=100, disk_mib=2)
@@ -225,9 +225,6 @@ def test_a_cut_line_leaves_it_where_it_was(lab: Lab, share: float) -> None:
     try:
         with running_guest(lab, plan):
             record = service.migrate(plan.name, "host2", bandwidth_bytes_s=MEDIUM, downtime_ms=1)
-            if share > 0.9:
-                service.sent(record.id, 0.8)
-                service.call("vm.migration.limit", domain=plan.name, bandwidth_bytes_s=1 << 20)
             service.sent(record.id, share)
             lab.link().cut()
             try:
