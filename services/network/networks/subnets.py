@@ -32,6 +32,7 @@ class SubnetMode(enum.Enum):
 
     NAT = "nat"  # with the host's address
     ROUTED = "routed"  # with their own; others need a route back
+    ISOLATED = "isolated"  # not at all; the subnet's guests reach each other and the host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
