@@ -354,7 +354,12 @@ class _Builder:
             phase=phases.CORE,
             failure=FailureClass.CRITICAL,
             depends_on=(),
-            preload=("services.vm.service", "services.vm.libvirt_adapter"),
+            preload=(
+                "services.vm.service",
+                "services.vm.libvirt_adapter",
+                "services.vm.autostart.order",
+                "services.vm.autostart.memory",
+            ),
         )
 
     def _dwcp(self) -> ChildSpec:

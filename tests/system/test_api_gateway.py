@@ -334,6 +334,9 @@ def test_openapi_describes_every_endpoint_and_is_documented() -> None:
             "/api/v1/components",
             "/api/v1/components/{path}/{verb}",
             "/api/v1/vms",
+            "/api/v1/vms/{name}",
+            "/api/v1/vms/{name}/{verb}",
+            "/api/v1/operations/{number}",
             "/api/v1/caller",
         }
         responses = paths["/api/v1/vms"]["get"]["responses"]
