@@ -34,6 +34,7 @@ from services.data.errors import (
     DirectoryError,
     ProgramMissingError,
 )
+from services.files import sync_directory
 
 # initdb takes one second here; a slow memory card may need a minute.
 INITDB_TIMEOUT_S = 300.0
@@ -209,7 +210,7 @@ def _create(directory: Path, bin_dir: Path, role: str, environment: Mapping[str,
     if data.is_dir():
         data.rmdir()  # empty, as data_state saw
     work.rename(data)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _run(argv: tuple[str, ...], environment: Mapping[str, str]) -> None:
@@ -254,14 +255,6 @@ def _write_marker(marker: Path, version: str) -> None:
             file.write(f"PostgreSQL {version}\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(marker.parent)
+        sync_directory(marker.parent)
     except OSError as exc:
         raise DirectoryError(f"can't write {marker}: {exc.strerror}") from exc
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

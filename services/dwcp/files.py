@@ -24,6 +24,7 @@ from services.dwcp.errors import (
     TargetExistsError,
 )
 from services.dwcp.plan import ChunkHashes, ChunkPlan, hash_of, is_zero
+from services.files import sync_directory
 
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
@@ -189,7 +190,7 @@ class PartFile:
                         f"the receiver has another file named {self._target.name}"
                     ) from None
             self._part.unlink()
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
 
     def close(self) -> None:
         """Close it, and remove what is unfinished; more than once is fine."""
@@ -258,14 +259,6 @@ def remove_abandoned(directory: Path, transfer: str = "*") -> int:
             finally:
                 os.close(fd)
     return removed
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from protocol.errors import NovacronError, RemoteProtocolError
 from protocol.records import from_wire, to_wire
+from services.files import remove_file, replace_file
 
 R = TypeVar("R")
 # The way back of a change of some ten thousand links.
@@ -78,16 +77,9 @@ class StateFile(Generic[R]):
         text = json.dumps(to_wire(record))  # dump to a file would take ten times as long
         if len(text) > _BYTES_MAX:
             raise self._error(f"{file} would be larger than {_BYTES_MAX} bytes", file=str(file))
-        temporary = file.with_suffix(file.suffix + ".new")
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.rename(file)
-            _sync(file.parent)
+            replace_file(file, text)
         except OSError as exc:
             raise self._error(f"can't write {file}: {exc.strerror}", file=str(file)) from exc
 
@@ -98,16 +90,6 @@ class StateFile(Generic[R]):
             NovacronError: of the class ``error``: it can't be removed.
         """
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._file.unlink()
-                _sync(self._file.parent)
+            remove_file(self._file)
         except OSError as exc:
             raise self._error(f"can't remove {self._file}: {exc.strerror}") from exc
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
+from services.files import sync_directory
 from services.security import files
 from services.security.audit import AuditEvent, AuditRecord, Row
 from services.security.audit_lines import encode, parse_row, record_map
@@ -117,7 +118,7 @@ class AuditFile:
         # A crash from here on leaves an empty file and the tail in the newest of the others.
         os.close(self._fd)
         self._fd = files.open_log(self.path)
-        files.sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _read_tail(self) -> None:
         line = last_line(self._fd)

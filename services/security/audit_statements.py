@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from services.files import sync_directory
 from services.security import files
 from services.security.audit import AuditSigner
 from services.security.audit_checkpoint import ANCHOR, CHECKPOINT, Checkpoint, from_plain, to_plain
@@ -138,7 +139,7 @@ class StatementFile:
         try:
             append_lines(fd, [encode(to_plain(found)) for found in wanted])
             temporary.rename(self.path)
-            files.sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError:
             os.close(fd)
             raise

@@ -80,19 +80,6 @@ def owner_problem(found: os.stat_result) -> str:
     return _problem(found, fix="chmod 0600")
 
 
-def sync_directory(path: Path) -> None:
-    """Make new and changed names in a directory last.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte; the kernel may take fewer at a time.
 

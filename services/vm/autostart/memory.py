@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
+from services.files import replace_file
 from services.vm.autostart.model import AutostartRecord
 
 FORMAT = 1
@@ -65,18 +65,8 @@ class AutostartFile:
             OSError: it is not.
         """
         content = _File(format=FORMAT, node_id=self._node_id, record=record)
-        temporary = self._path.with_suffix(".new")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(to_wire(content), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(self._path, json.dumps(to_wire(content)))
 
 
 def read_boot_id(path: Path = BOOT_ID) -> str:

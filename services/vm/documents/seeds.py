@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from pathlib import Path
 
+from services.files import replace_file
 from services.vm.documents.errors import DocumentError
 from services.vm.documents.model import VmDocument
 from services.vm.operations.seed import iso_image, seed_files
@@ -54,17 +54,10 @@ def write_seed(document: VmDocument, path: str) -> None:
     file = Path(path)
     if file.exists():
         return
-    temporary = file.with_suffix(".new")
     try:
         # QEMU's own account goes through the directory; libvirt gives it the file.
         file.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        image = iso_image(seed_files(*_texts(document)))
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(image)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(file)
+        replace_file(file, iso_image(seed_files(*_texts(document))))
     except OSError as exc:
         raise DocumentError(f"{document.name}: can't write {file}: {exc.strerror}") from exc
 

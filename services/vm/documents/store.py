@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from services.data.errors import DatabaseUnavailableError
 from services.data.postgres import Connection, Row
 from services.data.refusal import one_line
 from services.data.single import SingleConnection
+from services.files import replace_file
 from services.vm.documents.errors import (
     DocumentChangedError,
     DocumentElsewhereError,
@@ -255,16 +255,10 @@ class DocumentStore:
             documents=reading.documents,
             unreadable=reading.unreadable,
         )
-        temporary = self._file.with_suffix(".new")
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Its texts for cloud-init may hold passwords.
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(to_wire(content), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.rename(self._file)
+            # For ourselves alone: its texts for cloud-init may hold passwords.
+            replace_file(self._file, json.dumps(to_wire(content)))
         except OSError as exc:
             raise DocumentStoreError(f"can't write {self._file}: {exc.strerror}") from exc
 

@@ -7,7 +7,6 @@ that nothing of before gives a right.
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
+from services.files import replace_file
 from services.vm.leases.model import DiskUse, Machine
 
 FORMAT = 1
@@ -92,10 +92,4 @@ def write_record(path: Path, record: LeaseRecord) -> None:
         OSError: it can't be written; the one before is there still.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(to_wire(record), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    replace_file(path, json.dumps(to_wire(record)))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol.errors import RemoteProtocolError
 from protocol.records import from_wire, to_wire
+from services.files import replace_file
 from services.vm.migration.model import MigrateRequest
 from services.vm.migration.routes import Route
 
@@ -103,16 +103,8 @@ class Journal:
         if self._directory is None:
             self._kept[undertaking.uuid] = undertaking
             return
-        path = self._path(undertaking.uuid)
-        temporary = path.with_suffix(".new")
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(to_wire(undertaking), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        self._sync()
+        replace_file(self._path(undertaking.uuid), json.dumps(to_wire(undertaking)))
 
     def drop(self, uuid: str) -> None:
         """Forget it; none is no error."""
@@ -125,14 +117,6 @@ class Journal:
         assert self._directory is not None
         assert "/" not in uuid
         return self._directory / f"{uuid}.json"
-
-    def _sync(self) -> None:
-        assert self._directory is not None
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read(path: Path) -> Undertaking:
