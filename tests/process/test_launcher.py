@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,8 +77,8 @@ def test_a_child_inherits_no_descriptor(client: LauncherClient, run_dir: Path) -
         client.launch(_command(run_dir, name), board)
         launched = _await(client, Launched)
         _await_program(launched.pid)
-        open_here = {link.name for link in Path(f"/proc/{launched.pid}/fd").iterdir()}
-        assert open_here == {"0", "1", "2"}
+        # For a moment the program's loader has its libraries open.
+        _until(partial(_has_descriptors, launched.pid, {"0", "1", "2"}))
 
 
 def test_a_killed_supervisor_takes_all_levels_below_it_along(
@@ -214,6 +215,10 @@ def _is_program(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
     except OSError:
         return False
+
+
+def _has_descriptors(pid: int, wanted: set[str]) -> bool:
+    return {link.name for link in Path(f"/proc/{pid}/fd").iterdir()} == wanted
 
 
 def _is_running(pid: int) -> bool:
