@@ -1,4 +1,4 @@
-"""Files of the state directory: replaced as a whole, for their owner alone, whatever died before."""
+"""Files of the state directory: replaced whole, for their owner alone, whatever died before."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_can_not_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     file.write_text("before")
     (tmp_path / "state.new").mkdir()
 
-    with pytest.raises(OSError, match="state.new"):
+    with pytest.raises(OSError, match=r"state\.new"):
         replace_file(file, "after")
 
     assert file.read_text() == "before"

@@ -290,7 +290,7 @@ def test_nothing_starts_that_could_not_be_remembered(host: Host, driver: Any) ->
 
     async def scenario() -> None:
         await prepare(host, machine("held"))
-        blocker = host.record_path.with_suffix(".new")
+        blocker = host.record_path.with_suffix(".json.new")
         blocker.mkdir()
 
         host.boot()

@@ -118,8 +118,8 @@ def test_a_write_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
     """A failed one changes nothing."""
     file = tmp_path / "leases.json"
     write_record(file, LeaseRecord(node_id="a", boot_id=boot_id(), fenced={"u": "x"}))
-    file.with_suffix(".new").mkdir()
-    with pytest.raises(OSError, match=r"leases\.new"):
+    file.with_name("leases.json.new").mkdir()
+    with pytest.raises(OSError, match=r"leases\.json\.new"):
         write_record(file, LeaseRecord(node_id="a", boot_id=boot_id()))
 
     assert read_record(file, "a").fenced == {"u": "x"}
