@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import names, run_files
+from services.files import replace_file
 from services.node import directories, lock
 from services.node.directories import explained, refused, user_name
 from services.node.errors import ServiceUserError, StateDirectoryError, StateFormatError
@@ -250,13 +251,7 @@ def _check_format(file: Path) -> None:
             f"the state directory {file.parent} {found}; {advice}, or name another --state-dir",
             path=str(file.parent),
         )
-    draft = file.with_suffix(".new")
-    with draft.open("w") as opened:
-        opened.write(f"{FORMAT}\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    draft.chmod(0o640)
-    draft.replace(file)
+    replace_file(file, f"{FORMAT}\n", mode=0o640)
 
 
 def _make_run_dir(state: Path, owners: _Owners) -> Path:
