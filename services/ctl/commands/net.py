@@ -143,9 +143,9 @@ def show(session: Session, *, as_json: bool) -> None:
 @segments.command(
     "trace",
     epilog=examples(
-        "novacronctl net segments trace vnet0 vnet1 --port 443",
-        "novacronctl net segments trace vnet0 host --protocol udp --port 53 --to 10.20.0.1",
-        "novacronctl net segments trace eth1 vnet0 --from 192.0.2.7 --port 22 -f next.yaml",
+        "novacronctl net trace vnet0 vnet1 --port 443",
+        "novacronctl net trace vnet0 host --protocol udp --port 53 --to 10.20.0.1",
+        "novacronctl net trace eth1 vnet0 --from 192.0.2.7 --port 22 -f next.yaml",
     ),
 )
 @node_options
@@ -182,6 +182,10 @@ def trace_packet(
     from services.ctl.segments import render_trace
 
     output.show(render_trace(found))
+
+
+# Whoever looks for a packet does not look below segments first.
+command.add_command(trace_packet)
 
 
 def _trace(session: Session, question: Plain) -> TraceAnswer:

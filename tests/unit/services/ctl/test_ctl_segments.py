@@ -153,9 +153,10 @@ def test_a_change_that_holds_is_one_line() -> None:
     assert to_plain(render_applied(applied)).startswith("in force: revision 3, 1 command in ")
 
 
-def test_a_file_can_be_traced_without_a_node(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [("net",), ("net", "segments")])
+def test_a_file_can_be_traced_without_a_node(tmp_path: Path, place: tuple[str, ...]) -> None:
     """The answer is the same that a node with this document in force would give."""
-    arguments = ["net", "segments", "trace", "-f", str(EXAMPLE), "--state-dir", str(tmp_path)]
+    arguments = [*place, "trace", "-f", str(EXAMPLE), "--state-dir", str(tmp_path)]
 
     passes = CliRunner().invoke(program, [*arguments, "vnet0", "vnet1", "--port", "8080"])
     asked = CliRunner().invoke(program, [*arguments, "vnet0", "eth0"])
