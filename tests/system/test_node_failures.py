@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -209,7 +210,8 @@ def test_a_component_that_keeps_dying_ends_the_node_with_exit_5(node: Node) -> N
         except Exception:  # noqa: BLE001 - the node is going down, which is what we wait for
             return False
         if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it went down with the node meanwhile
+                os.kill(pid, signal.SIGKILL)
         return False
 
     wait_until(kill_security, "escalation", 40.0)
