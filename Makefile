@@ -2,7 +2,9 @@
 
 PYTHON = .venv/bin/python3
 RUN_FLAGS ?= --environment embedded
-# Two files at a time; "" for one, such as on a machine that does other things as well.
+# Two files at a time; "" for one, such as on a machine that does other things as well. Some tests
+# watch what the kernel and other processes do meanwhile: what fails beside others is run once more
+# alone, which counts, and is told in both summaries.
 TEST_FLAGS ?= --numprocesses 2
 
 .PHONY: help setup run test check lint types imports fmt bench bench-supervisor bench-security bench-data bench-net bench-vm lab clean
@@ -28,7 +30,8 @@ run: setup
 	@bin/novacron run $(RUN_FLAGS)
 
 test: check
-	$(PYTHON) -m pytest -m "" --no-skips $(TEST_FLAGS)
+	$(PYTHON) -m pytest -m "" --no-skips $(TEST_FLAGS) || \
+	    { test $$? -eq 1 && $(PYTHON) -m pytest -m "" --no-skips --last-failed; }
 
 check: lint types imports
 
