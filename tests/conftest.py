@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+# No test's node lives so long.
+RUN_DIRECTORY_S = 600.0
 
 pytest_plugins = [
     "tests.fixtures.fix_postgres",
@@ -31,17 +35,25 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _run_links() -> set[Path]:
+    """The links to state directories; a glob to the end would leave out those that lead nowhere."""
+    return {directory / "state" for directory in Path("/run").glob("novacron-*")}
+
+
 @pytest.fixture(autouse=True)
 def _no_run_directories_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Take away the run directories that a test's state directories had outside of themselves."""
-    before = set(Path("/run").glob("novacron-*/state"))
+    before = _run_links()
     yield
     ours = tmp_path_factory.getbasetemp()
-    for link in Path("/run").glob("novacron-*/state"):
+    for link in _run_links():
         # Another run of the tests may start a node in this moment, and take its link away.
         with contextlib.suppress(FileNotFoundError):
             state = link.readlink()
-            if not state.exists() or (link not in before and state.is_relative_to(ours)):
+            is_ours = link not in before and state.is_relative_to(ours)
+            # A state directory may be there for a node with mounts of its own alone.
+            is_old = link.parent.stat().st_mtime < time.time() - RUN_DIRECTORY_S
+            if is_ours or (is_old and not state.exists()):
                 shutil.rmtree(link.parent, ignore_errors=True)
 
 
